@@ -1,0 +1,1 @@
+"""Every call to the Arvados API server, typed."""

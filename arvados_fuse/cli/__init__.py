@@ -1,0 +1,1 @@
+"""The door: command line to one running mount."""

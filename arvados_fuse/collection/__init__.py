@@ -1,0 +1,1 @@
+"""The data model of a collection: manifest index, directories, files as segments."""

@@ -1,0 +1,1 @@
+"""The kernel side: the only place that talks to llfuse."""

@@ -1,0 +1,1 @@
+"""Blocks: locators, services, streaming fetch, cache."""

@@ -1,0 +1,1 @@
+"""What the mount counts and tells about itself; a ground floor that any other may use."""
