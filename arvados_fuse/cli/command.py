@@ -1,0 +1,100 @@
+"""One command line of arv-mount, as one frozen value.
+
+`parse()` is used by `main.py`. Nothing here looks at the file system (a dead mount would hang), reads
+settings or starts a thread.
+"""
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from arvados_fuse.cli.parser import LOCAL_DEFAULT, make_parser
+from arvados_fuse.options import MountOptions
+
+Action = Literal["mount", "replace", "unmount", "unmount_all"]
+
+
+@dataclass(frozen=True)
+class Command:
+    """What one command line asks for. `unmount_timeout` is in seconds."""
+
+    action: Action
+    options: MountOptions
+    unmount_timeout: float = 2.0
+
+
+class UsageError(Exception):
+    """The options contradict each other in a way that arv-mount has always answered with exit code 1."""
+
+
+def parse(arguments: Sequence[str], program: str = "arv-mount") -> Command:
+    """The command in `arguments` (without the program's name).
+
+    Raises UsageError for what exits with 1; argparse itself raises SystemExit for --help and --version (0)
+    and for wrong options (2).
+    """
+    parser = make_parser(program)
+    found = parser.parse_args(list(arguments))
+    _settle_mount_dir(parser, found, arguments)
+    _check_layout(found)
+    options = MountOptions(
+        mount_dir=_absolute(found.mount_dir),
+        mode=found.mode or ("custom" if found.custom else "all"),
+        target=found.target,
+        custom=tuple(found.custom),
+        filters=tuple(tuple(item) for item in found.filters),
+        local_dir=None if found.local is None else _absolute(found.local or default_local_dir()),
+        read_write=found.read_write,
+        allow_other=found.allow_other,
+        subtype=found.subtype,
+        fsname=found.fsns,
+        encoding=found.encoding,
+        storage_classes=found.storage_classes,
+        refresh_time=found.refresh_time,
+        listen_events=not found.disable_event_listening,
+        retries=found.retries,
+        directory_cache=found.directory_cache,
+        file_cache=found.file_cache,
+        ram_cache=found.ram_cache,
+        disk_cache_dir=_absolute(found.disk_cache_dir) if found.disk_cache_dir else None,
+        foreground=found.foreground,
+        exec_args=tuple(found.exec_args or ()),
+        debug=found.debug,
+        logfile=_absolute(found.logfile) if found.logfile else None,
+        crunchstat_interval=found.crunchstat_interval,
+    )
+    return Command(action=found.action, options=options, unmount_timeout=found.unmount_timeout)
+
+
+def default_local_dir() -> str:
+    """The data directory of `--local` without one: `$XDG_DATA_HOME/arvados-local`, else LOCAL_DEFAULT."""
+    base = os.environ.get("XDG_DATA_HOME", "")
+    return os.path.join(base, "arvados-local") if os.path.isabs(base) else os.path.expanduser(LOCAL_DEFAULT)
+
+
+def _settle_mount_dir(
+    parser: argparse.ArgumentParser, found: argparse.Namespace, arguments: Sequence[str]
+) -> None:
+    """`--local MNT` means MNT is the mount point; `--local=DIR` never does."""
+    if found.mount_dir is None and found.local and found.local in arguments:
+        found.mount_dir, found.local = found.local, ""
+    if found.mount_dir is None:
+        parser.error("the following arguments are required: MOUNT_DIR")
+
+
+def _check_layout(found: argparse.Namespace) -> None:
+    if found.custom and found.mode not in (None, "custom"):
+        raise UsageError(f"Cannot combine '{found.mode}' mode with custom --mount-* options.")
+    taken: set[str] = set()
+    for custom in found.custom:
+        if custom.name in ("", ".", "..", *taken) or "/" in custom.name or "\0" in custom.name:
+            raise UsageError(f"Mount point '{custom.name}' is not supported.")
+        taken.add(custom.name)
+
+
+def _absolute(path: str) -> Path:
+    """Made absolute by text alone: looking a path up could hang on a dead mount."""
+    return Path(os.path.abspath(path))

@@ -1,0 +1,80 @@
+"""Where the messages of arv-mount go, and in which form.
+
+Used by `main.py`, in each process that has something to say. The form and the logger names are those that
+scripts and the container dispatcher read. No token is ever written: the formatter blanks every secret it was
+told, also inside tracebacks.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from arvados_fuse.errors import SetupError
+
+FORMAT = "%(asctime)s %(name)s[%(process)d] %(levelname)s: %(message)s"
+DATE_FORMAT = "%Y-%m-%d %H:%M:%S"
+ROOT = "arvados"
+COMMAND = "arvados.arv-mount"
+
+
+class Redactor(logging.Formatter):
+    """The standard form with secrets blanked out."""
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        super().__init__(FORMAT, DATE_FORMAT)
+        self._secrets = tuple(secret for secret in secrets if secret)
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        for secret in self._secrets:
+            text = text.replace(secret, "[token]")
+        return text
+
+
+def configure(logfile: Path | None, debug: bool, secrets: Iterable[str] = ()) -> logging.Logger:
+    """Send everything below the logger `arvados` to `logfile`, or else to standard error.
+
+    Replaces whatever handlers stood there (the SDK adds one of its own when it is imported).
+    Raises SetupError when the file can't be opened. Returns the command's own logger.
+    """
+    handler: logging.Handler
+    if logfile is None:
+        handler = logging.StreamHandler(sys.stderr)
+    else:
+        try:
+            handler = logging.FileHandler(logfile, encoding="utf-8", errors="backslashreplace")
+        except OSError as error:
+            raise SetupError(
+                f"the log file {logfile} can't be opened ({error.strerror}); give another one with --logfile"
+            ) from None
+    handler.setFormatter(Redactor(secrets))
+    root = logging.getLogger(ROOT)
+    for old in list(root.handlers):
+        root.removeHandler(old)
+        if isinstance(old, logging.FileHandler):
+            old.close()
+    root.addHandler(handler)
+    root.propagate = False
+    root.setLevel(logging.DEBUG if debug else logging.INFO)
+    return logging.getLogger(COMMAND)
+
+
+def detach_standard_streams(logfile: Path | None) -> None:
+    """For a process that leaves the terminal: the three standard streams point to nowhere.
+
+    With a log file, standard output and error go there, so that a crash of the interpreter leaves a trace.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, 0)
+    target = nowhere
+    if logfile is not None:
+        target = os.open(logfile, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.dup2(target, 1)
+    os.dup2(target, 2)
+    for fd in {nowhere, target}:
+        if fd > 2:
+            os.close(fd)

@@ -1,0 +1,169 @@
+"""The command arv-mount: from arguments to a mount, and from every failure to one sentence and an exit code.
+
+`bin/arv-mount` calls `main()`. Nothing heavy is imported and no thread started before the process that will
+hold the mount exists (see `background.py`); `--help`, `--unmount` and wrong options need no Arvados at all.
+"""
+
+import contextlib
+import functools
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
+
+from arvados_fuse.cli import background, execute, limits, logs, preflight, support
+from arvados_fuse.cli.command import Command, UsageError, parse
+from arvados_fuse.errors import ArvadosFuseError
+from arvados_fuse.options import MountOptions
+
+if TYPE_CHECKING:
+    from arvados_fuse.api import ApiSettings
+
+FAILED = 1
+INTERRUPTED = 130
+"""What shells answer for a program that SIGINT ended."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what `arguments` (default: the process's own) ask for; the exit code."""
+    try:
+        command = parse(sys.argv[1:] if arguments is None else arguments, program=sys.argv[0])
+    except UsageError as error:
+        return _complain(str(error))
+    with _terminated_means_exit():
+        return _guarded(lambda: _run(command), command.options)
+
+
+def _run(command: Command) -> int:
+    options = command.options
+    if command.action in ("unmount", "unmount_all"):
+        logs.configure(options.logfile, options.debug)
+        _unmount(command, recursive=command.action == "unmount_all")
+        return 0
+    support.check(options)
+    if command.action == "replace":
+        logs.configure(options.logfile, options.debug)
+        _unmount(command)
+    serve = functools.partial(_serve_guarded, options)
+    if options.exec_args:
+        return _execute(command, serve)
+    if options.foreground:
+        return serve(lambda: None)
+    background.launch(
+        serve,
+        leave_terminal=lambda: logs.detach_standard_streams(options.logfile),
+        follow_parent=False,
+    )
+    return 0
+
+
+def _execute(command: Command, serve: background.Serve) -> int:
+    process = background.launch(serve, leave_terminal=lambda: None, follow_parent=True)
+    logs.configure(command.options.logfile, command.options.debug)
+    try:
+        code = execute.run(command.options.exec_args)
+    finally:
+        ended = execute.end_mount(process, lambda: _unmount(command), command.unmount_timeout)
+    # The command's word counts, but a mount that could not end well must not look like success.
+    return code or ended
+
+
+def _serve_guarded(options: MountOptions, ready: Callable[[], None]) -> int:
+    return _guarded(lambda: _serve(options, ready), options)
+
+
+def _serve(options: MountOptions, ready: Callable[[], None]) -> int:
+    """Check, build, mount, answer requests until unmounted, take down. The order is the point of it."""
+    preflight.check(options)
+    settings = _settings(options)
+    from arvados_fuse.cli.build import build
+
+    logs.configure(options.logfile, options.debug, secrets=_secrets(settings))
+    limits.raise_open_files(options.file_cache)
+    session = build(options, settings)
+    try:
+        session.mount()
+        session.start()
+        ready()
+        session.run()
+    finally:
+        session.close()
+    return 0
+
+
+def _settings(options: MountOptions) -> "ApiSettings":
+    """Which API server and token: the embedded Arvados (started when needed), or what is configured."""
+    from arvados_fuse.api import ApiSettings
+
+    environment = dict(os.environ)
+    if options.local_dir is not None:
+        from arvados_fuse.local.control import ensure_running
+
+        environment = {name: value for name, value in environment.items() if not name.startswith("ARVADOS_")}
+        environment.update(ensure_running(options.local_dir).environment())
+    environment.update(options.environment)
+    return ApiSettings.load(environment)
+
+
+def _secrets(settings: "ApiSettings") -> list[str]:
+    """The token and, for one of the form `v2/uuid/secret`, its secret part, which works alone as well."""
+    return [settings.token, settings.token.rpartition("/")[2]]
+
+
+def _unmount(command: Command, recursive: bool = False) -> None:
+    from arvados_fuse.fuse.unmount import unmount
+
+    unmount(
+        command.options.mount_dir,
+        subtype=command.options.subtype or None,
+        timeout=command.unmount_timeout,
+        recursive=recursive,
+    )
+
+
+def _guarded(work: Callable[[], int], options: MountOptions) -> int:
+    """Every failure becomes one line on standard error (and in the log file); --debug adds the traceback."""
+    try:
+        return work()
+    except background.NotReady as failure:
+        return failure.code  # the child has said why
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except ArvadosFuseError as error:
+        sentence = str(error)
+    except Exception as error:  # noqa: BLE001 - the outer edge of the process
+        sentence = f"unexpected failure: {type(error).__name__}: {error}"
+        if not options.debug:
+            sentence += " (--debug shows where)"
+    if options.debug:
+        logging.getLogger(logs.COMMAND).exception("%s", sentence)
+    elif options.logfile is not None:
+        logging.getLogger(logs.COMMAND).error("%s", sentence)
+    return _complain(sentence)
+
+
+def _complain(sentence: str) -> int:
+    with contextlib.suppress(OSError):  # standard error may be closed
+        print(f"arv-mount: {sentence}", file=sys.stderr)
+    return FAILED
+
+
+@contextlib.contextmanager
+def _terminated_means_exit() -> Iterator[None]:
+    """SIGTERM unwinds the stack like an exit, so that a half-made mount is taken down."""
+
+    def leave(number: int, _frame: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

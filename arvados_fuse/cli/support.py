@@ -1,0 +1,38 @@
+"""Which options have no engine behind them yet, said in one sentence each.
+
+Used by `main.py` before anything is started: an option that can't be honoured must not look as if it were.
+An entry goes when its engine arrives.
+"""
+
+from arvados_fuse.errors import SetupError
+from arvados_fuse.options import MountOptions
+
+MODES_WITHOUT_ENGINE = {
+    "project": "--project",
+    "shared": "--shared",
+    "by_tag": "--by-tag",
+    "by_pdh": "--by-pdh",
+}
+CUSTOM_WITHOUT_ENGINE = {"shared": "--mount-shared", "tmp": "--mount-tmp", "by_tag": "--mount-by-tag"}
+
+
+def check(options: MountOptions) -> None:
+    """Raises SetupError for the first option that this version can't honour."""
+    missing = _first_missing(options)
+    if missing:
+        raise SetupError(f"{missing} does not work in this version yet; use arv-mount 3.2.1 for it")
+
+
+def _first_missing(options: MountOptions) -> str:
+    if options.read_write:
+        return "--read-write"
+    if options.mode in MODES_WITHOUT_ENGINE:
+        return MODES_WITHOUT_ENGINE[options.mode]
+    for custom in options.custom:
+        if custom.kind in CUSTOM_WITHOUT_ENGINE:
+            return CUSTOM_WITHOUT_ENGINE[custom.kind]
+    if options.filters:
+        return "--filters"
+    if options.crunchstat_interval:
+        return "--crunchstat-interval"
+    return ""
