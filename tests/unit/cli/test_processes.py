@@ -52,11 +52,12 @@ from arvados_fuse.cli import background
 def serve(ready):
     {before}
     ready()
-    print("in", os.getcwd(), os.getsid(0) == os.getpid(), flush=True)
+    os.write(1, f"in {{os.getcwd()}} {{os.getsid(0) == os.getpid()}}\\n".encode())
     {after}
     return 0
 try:
-    print("child", background.launch(serve, leave_terminal=lambda: None, follow_parent={follow}), flush=True)
+    pid = background.launch(serve, leave_terminal=lambda: None, follow_parent={follow})
+    os.write(1, f"child {{pid}}\\n".encode())
 except background.NotReady as failure:
     print("not ready", failure.code)
 """
