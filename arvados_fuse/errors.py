@@ -183,6 +183,10 @@ class RequestRefused(ArvadosFuseError):
     errno = errno.EINVAL
 
 
+class BadAnswer(ArvadosFuseError):
+    """A server's answer does not have the documented form."""
+
+
 class BlockNotFound(ArvadosFuseError):
     """No Keep service has the block."""
 

@@ -1,7 +1,7 @@
 """The only place that wires the floors together: from options and settings to a mount that can be run.
 
-Used by the door. Order: `build` (talks to the API server, starts no thread), `mount`, `start` (threads, so after
-any fork), `run` in the main thread, `close`.
+Used by the door. Order: `build` (talks to the API server, starts no thread), `mount`, `start` (threads, so
+after any fork), `run` in the main thread, `close`.
 """
 
 from arvados_fuse.api import ApiSettings

@@ -1,0 +1,259 @@
+"""The Arvados API as this project uses it: one method per call, plain dict records out.
+
+Used by the tree, the block cache (services and token) and the committer. Any thread may call.
+Every method raises NotFoundError, AccessDenied, RequestRefused, Unreachable or BadAnswer, with server and
+request id.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import arvados.api  # noqa: F401  (its import teaches googleapiclient to send objects as JSON)
+import googleapiclient.discovery
+from googleapiclient.http import HttpRequest
+
+from arvados_fuse.api.settings import ApiSettings
+from arvados_fuse.api.transport import Transport
+from arvados_fuse.errors import BadAnswer
+from arvados_fuse.keep.services import KeepService
+
+Record = dict[str, Any]
+Filters = Sequence[Sequence[Any]]
+
+PAGE = 1000
+"""The most records an Arvados API server puts into one answer."""
+DISCOVERY_PATH = "/discovery/v1/apis/arvados/v1/rest"
+DEFAULT_SIGNATURE_TTL = 14 * 86400
+"""Seconds; Arvados's own default, where the discovery document does not say."""
+MANIFEST_DEADLINE = 300.0
+"""Seconds for calls that carry manifests: they can be 100 MB and take the server minutes."""
+
+
+class ApiClient:
+    """One cluster, one token. Make it with `connect`."""
+
+    def __init__(self, settings: ApiSettings, transport: Transport, discovery: Record) -> None:
+        self._settings = settings
+        self._transport = transport
+        self._discovery = discovery
+        # No HTTP happens in here: the description is in `discovery`, and each call brings its own connection.
+        service = googleapiclient.discovery.build_from_document(discovery, http=_NoHttp())
+        self._collections = service.collections()
+        self._groups = service.groups()
+        self._users = service.users()
+        self._links = service.links()
+        self._configs = service.configs()
+        self._keep_services = service.keep_services()
+
+    @classmethod
+    def connect(cls, settings: ApiSettings, *, retries: int) -> "ApiClient":
+        """Fetch the cluster's description of its API; `retries`: attempts after the first, for every call."""
+        transport = Transport(settings, retries=retries)
+        url = f"https://{settings.host}{DISCOVERY_PATH}"
+        return cls(settings, transport, transport.fetch_json(url, subject=settings.host))
+
+    @property
+    def host(self) -> str:
+        return self._settings.host
+
+    @property
+    def deadline(self) -> float:
+        """Seconds after which a call gives up."""
+        return self._settings.deadline
+
+    @property
+    def blob_signature_ttl(self) -> float:
+        """Seconds that a block's permission signature lives (`blobSignatureTtl` of the discovery
+        document)."""
+        value = self._discovery.get("blobSignatureTtl", DEFAULT_SIGNATURE_TTL)
+        return float(value) if isinstance(value, (int, float)) else float(DEFAULT_SIGNATURE_TTL)
+
+    @property
+    def websocket_url(self) -> str:
+        """Where events come from, or "" when the cluster announces none."""
+        return str(self._discovery.get("websocketUrl") or "")
+
+    def token(self) -> str:
+        return self._settings.token
+
+    # Reading
+
+    def current_user(self) -> Record:
+        return self._send(self._users.current(), "the current user")
+
+    def get_user(self, uuid: str) -> Record:
+        return self._send(self._users.get(uuid=uuid), uuid)
+
+    def get_group(self, uuid: str, *, select: Sequence[str] | None = None) -> Record:
+        return self._send(self._groups.get(uuid=uuid, **_selected(select)), uuid)
+
+    def get_collection(self, uuid_or_pdh: str, *, select: Sequence[str] | None = None) -> Record:
+        """All fields with a manifest signed for this token, or only those in `select`."""
+        request = self._collections.get(uuid=uuid_or_pdh, **_selected(select))
+        if select is None or "manifest_text" in select:
+            return self._send(request, uuid_or_pdh, deadline=MANIFEST_DEADLINE)
+        return self._send(request, uuid_or_pdh)
+
+    def config(self) -> Record:
+        """The public part of the cluster's configuration."""
+        return self._send(self._configs.get(), "the cluster's configuration")
+
+    def keep_services(self) -> list[KeepService]:
+        """The services to use, from the settings or else from the cluster."""
+        if self._settings.keep_services:
+            return [
+                KeepService.from_url(url, number)
+                for number, url in enumerate(self._settings.keep_services, start=1)
+            ]
+        answer = self._send(self._keep_services.accessible(), "the list of Keep services")
+        return [
+            KeepService.from_record(record) for record in self._items(answer, "the list of Keep services")
+        ]
+
+    def project_contents(
+        self, owner_uuid: str, *, kind: str, filters: Filters = (), select: Sequence[str] | None = None
+    ) -> Iterator[Record]:
+        """What the project, filter group or user `owner_uuid` owns, of one kind (`arvados#collection`, ...).
+
+        One kind at a time: the server gives kinds one after another, so uuids ascend within a kind only.
+        """
+        yield from self._pages(
+            lambda arguments: self._groups.contents(uuid=owner_uuid, **arguments),
+            owner_uuid,
+            [["uuid", "is_a", kind], *filters],
+            select,
+        )
+
+    def named_in_project(
+        self, owner_uuid: str, name_filter: Sequence[Any], *, filters: Filters = (), select: Sequence[str]
+    ) -> list[Record]:
+        """The subprojects and collections of `owner_uuid` whose name satisfies `name_filter`: one request."""
+        kinds = ["uuid", "is_a", ["arvados#group", "arvados#collection"]]
+        request = self._groups.contents(
+            uuid=owner_uuid,
+            filters=[kinds, ["name", *name_filter], *filters],
+            select=list(select),
+            limit=PAGE,
+            count="none",
+        )
+        return self._items(self._send(request, owner_uuid), owner_uuid)
+
+    def list_groups(self, filters: Filters, *, select: Sequence[str] | None = None) -> Iterator[Record]:
+        yield from self._pages(lambda arguments: self._groups.list(**arguments), "groups", filters, select)
+
+    def list_collections(self, filters: Filters, *, select: Sequence[str] | None = None) -> Iterator[Record]:
+        yield from self._pages(
+            lambda arguments: self._collections.list(**arguments), "collections", filters, select
+        )
+
+    def list_links(self, filters: Filters, *, select: Sequence[str] | None = None) -> Iterator[Record]:
+        yield from self._pages(lambda arguments: self._links.list(**arguments), "links", filters, select)
+
+    def list_users(self, filters: Filters, *, select: Sequence[str] | None = None) -> Iterator[Record]:
+        yield from self._pages(lambda arguments: self._users.list(**arguments), "users", filters, select)
+
+    def shared_groups(self, *, filters: Filters = ()) -> tuple[list[Record], list[Record]]:
+        """The top-level groups shared with us, and the records of their owners that we may read."""
+        groups: list[Record] = []
+        owners: dict[str, Record] = {}
+        last = ""
+        while True:
+            request = self._groups.shared(
+                filters=[*filters, ["uuid", ">", last]] if last else list(filters),
+                order=["uuid asc"],
+                include="owner_uuid",
+                limit=PAGE,
+                count="none",
+            )
+            answer = self._send(request, "shared projects")
+            page = self._items(answer, "shared projects")
+            groups += page
+            included = answer.get("included") or []
+            owners.update(
+                (str(record.get("uuid")), record) for record in included if isinstance(record, dict)
+            )
+            if _is_last(answer, page):
+                return groups, list(owners.values())
+            last = self._next_key(page, last, "shared projects")
+
+    # Changing
+
+    def create_collection(self, body: Mapping[str, Any], *, ensure_unique_name: bool = False) -> Record:
+        """Make a collection from `body` (name, owner_uuid, manifest_text, ...).
+
+        Sent again only when the server is known not to have taken it, so that one call makes one collection.
+        """
+        request = self._collections.create(
+            body={"collection": dict(body)}, ensure_unique_name=ensure_unique_name
+        )
+        return self._send(request, str(body.get("name", "")), repeatable=False, deadline=MANIFEST_DEADLINE)
+
+    def update_collection(
+        self, uuid: str, body: Mapping[str, Any], *, replace_files: Mapping[str, str] | None = None
+    ) -> Record:
+        """Change fields, and with `replace_files` single paths (target path to source)."""
+        sent: Record = {"collection": dict(body)}
+        if replace_files is not None:
+            sent["replace_files"] = dict(replace_files)
+        request = self._collections.update(uuid=uuid, body=sent)
+        return self._send(request, uuid, deadline=MANIFEST_DEADLINE)
+
+    def _send(
+        self, request: HttpRequest, subject: str, *, repeatable: bool = True, deadline: float = 0.0
+    ) -> Record:
+        return self._transport.send(request, subject=subject, repeatable=repeatable, deadline=deadline)
+
+    def _pages(
+        self, call: Any, subject: str, filters: Filters, select: Sequence[str] | None
+    ) -> Iterator[Record]:
+        """All items of a list call, by key: the next page starts after the last uuid of this one."""
+        last = ""
+        while True:
+            arguments: Record = {
+                "filters": [*filters, ["uuid", ">", last]] if last else list(filters),
+                "order": ["uuid asc"],
+                "limit": PAGE,
+                "count": "none",
+                **_selected(select),
+            }
+            answer = self._send(call(arguments), subject)
+            page = self._items(answer, subject)
+            yield from page
+            if _is_last(answer, page):
+                return
+            last = self._next_key(page, last, subject)
+
+    def _items(self, answer: Record, subject: str) -> list[Record]:
+        items = answer.get("items")
+        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+            raise BadAnswer(
+                f"API server {self.host} gave a list without items", subject=subject, server=self.host
+            )
+        return items
+
+    def _next_key(self, page: Sequence[Record], last: str, subject: str) -> str:
+        """The key to go on from; a server that does not advance must not keep us here for ever."""
+        key = max(str(item.get("uuid", "")) for item in page)
+        if key <= last:
+            raise BadAnswer(
+                f"API server {self.host} gave the same page again", subject=subject, server=self.host
+            )
+        return key
+
+
+def _is_last(answer: Record, page: Sequence[Record]) -> bool:
+    """Whether no page follows: `limit` in the answer is what the server really applied, a cut page
+    included."""
+    limit = answer.get("limit")
+    return not page or (isinstance(limit, int) and len(page) < limit)
+
+
+def _selected(select: Sequence[str] | None) -> Record:
+    return {} if select is None else {"select": list(select)}
+
+
+class _NoHttp:
+    """Stands where googleapiclient wants a connection that is never used: every call brings its own."""
+
+    def close(self) -> None:
+        """Nothing is open."""

@@ -1,0 +1,94 @@
+"""Where the cluster is and who we are: one frozen value.
+
+Made once by the door from the environment and the user's `settings.conf`; read by the API client and the
+block cache.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import arvados.util
+
+from arvados_fuse.errors import SetupError
+
+TRUE_WORDS = frozenset({"1", "t", "true", "y", "yes"})
+"""What the Arvados tools take for yes in `ARVADOS_API_HOST_INSECURE`."""
+
+
+@dataclass(frozen=True)
+class ApiSettings:
+    """How to reach one cluster as one user.
+
+    host: name and optional port. ca_file: PEM file of trusted authorities. keep_services: base URLs that take
+    the place of what the cluster announces (`ARVADOS_KEEP_SERVICES`). deadline: seconds after which a call,
+    with its retries, gives up.
+    """
+
+    host: str
+    token: str = field(repr=False)
+    insecure: bool = False
+    ca_file: str = ""
+    keep_services: tuple[str, ...] = ()
+    deadline: float = 60.0
+
+    @classmethod
+    def load(cls, environment: Mapping[str, str]) -> "ApiSettings":
+        """Read the settings as the Arvados tools do: each variable from `environment`, else from
+        `settings.conf`.
+
+        Raises SetupError when the host or the token is missing.
+        """
+        values = {**_configured(environment), **{k: v for k, v in environment.items() if v}}
+        missing = [name for name in ("ARVADOS_API_HOST", "ARVADOS_API_TOKEN") if not values.get(name)]
+        if missing:
+            raise SetupError(
+                f"{' and '.join(missing)} not set: export them, or put them into "
+                "~/.config/arvados/settings.conf (in Workbench: Get API token)."
+            )
+        return cls(
+            host=values["ARVADOS_API_HOST"].strip().removeprefix("https://").rstrip("/"),
+            token=values["ARVADOS_API_TOKEN"].strip(),
+            insecure=values.get("ARVADOS_API_HOST_INSECURE", "").strip().lower() in TRUE_WORDS,
+            ca_file=_ca_file(values),
+            keep_services=tuple(values.get("ARVADOS_KEEP_SERVICES", "").split()),
+        )
+
+
+def _ca_file(values: Mapping[str, str]) -> str:
+    named = values.get("SSL_CERT_FILE", "")
+    if named and Path(named).exists():
+        return named
+    return str(arvados.util.ca_certs_path())
+
+
+def _configured(environment: Mapping[str, str]) -> dict[str, str]:
+    """The `NAME=value` lines of the first readable `settings.conf`; none is no error."""
+    for directory in _configuration_directories(environment):
+        try:
+            text = (directory / "settings.conf").read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            continue
+        return dict(_assignments(text))
+    return {}
+
+
+def _assignments(text: str) -> Iterator[tuple[str, str]]:
+    for line in text.splitlines():
+        name, equals, value = line.strip().partition("=")
+        if equals and not name.startswith("#"):
+            yield name.strip(), value.strip()
+
+
+def _configuration_directories(environment: Mapping[str, str]) -> Iterator[Path]:
+    """The order of the Arvados tools: systemd's directories, the user's, the machine's."""
+    for name in environment.get("CONFIGURATION_DIRECTORY", "").split(":"):
+        if name.startswith("/"):
+            yield Path(name)
+    home = environment.get("XDG_CONFIG_HOME", "")
+    if not home.startswith("/"):
+        home = f"{environment.get('HOME') or Path.home()}/.config"
+    yield Path(home, "arvados")
+    for name in (environment.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(":"):
+        if name.startswith("/"):
+            yield Path(name, "arvados")

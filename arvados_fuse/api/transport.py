@@ -1,0 +1,211 @@
+"""One HTTP exchange with the API server, tried until it succeeds, is refused or is out of time.
+
+Used by `ApiClient` only. Any thread may call; each has a connection of its own (httplib2 is not thread-safe).
+"""
+
+import http.client
+import json
+import logging
+import random
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import arvados.util
+import httplib2
+from googleapiclient.errors import HttpError
+from googleapiclient.http import HttpRequest
+
+from arvados_fuse.api.settings import ApiSettings
+from arvados_fuse.errors import (
+    AccessDenied,
+    ArvadosFuseError,
+    BadAnswer,
+    NotFoundError,
+    RequestRefused,
+    Unreachable,
+)
+
+logger = logging.getLogger("arvados.api")
+
+SOCKET_TIMEOUT = 30.0
+"""Seconds without a byte after which one attempt is given up; a long answer may take longer as long as it
+flows."""
+IDLE_LIMIT = 30.0
+"""Seconds: an idle connection older than this is not trusted (the SDK's figure)."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
+"""Seconds between attempts; doubled each time."""
+RETRIED = frozenset({408, 409, 423, 429, 500, 502, 503, 504})
+"""Answers that may go away by themselves (the SDK's list, and 429)."""
+SAFE_TO_REPEAT = frozenset({429, 503})
+"""The server said that it did not take the request: even a create may be sent again."""
+
+
+class _Failed(Exception):
+    """One attempt failed; whether another makes sense."""
+
+    def __init__(self, error: ArvadosFuseError, again: bool) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.again = again
+
+
+class _Connection(httplib2.Http):  # type: ignore[misc]
+    """httplib2 with our headers; belongs to one thread."""
+
+    def __init__(self, settings: ApiSettings) -> None:
+        super().__init__(
+            timeout=min(SOCKET_TIMEOUT, settings.deadline),
+            ca_certs=settings.ca_file or None,
+            disable_ssl_certificate_validation=settings.insecure,
+        )
+        self._token = settings.token
+        self.request_id = ""
+        self._used_at = 0.0
+
+    def request(
+        self,
+        uri: str,
+        method: str = "GET",
+        body: str | bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """httplib2's method of the same name, with who we are and which request this is."""
+        now = time.monotonic()
+        if now - self._used_at > IDLE_LIMIT:
+            self.drop_connections()
+        self._used_at = now
+        sent = {
+            **(headers or {}),
+            "Authorization": f"Bearer {self._token}",
+            "X-Request-Id": self.request_id,
+        }
+        return super().request(uri, method, body, sent, *args, **kwargs)
+
+    def drop_connections(self) -> None:
+        for connection in self.connections.values():
+            connection.close()
+        self.connections.clear()
+
+
+class Transport:
+    """Sends requests built by the SDK's client; maps every failure to one of our kinds.
+
+    retries: attempts after the first. Constructing makes no connection.
+    """
+
+    def __init__(self, settings: ApiSettings, *, retries: int) -> None:
+        self._settings = settings
+        self._retries = retries
+        self._local = threading.local()
+
+    def fetch_json(self, url: str, *, subject: str) -> dict[str, Any]:
+        """GET a URL that is not part of the described API (the discovery document)."""
+        request = HttpRequest(self._connection(), _parse_json, url, headers={"accept": "application/json"})
+        return self.send(request, subject=subject)
+
+    def send(
+        self, request: HttpRequest, *, subject: str, repeatable: bool = True, deadline: float = 0.0
+    ) -> dict[str, Any]:
+        """Send `request`; the answer's JSON object.
+
+        subject: the object concerned, for messages. repeatable: sending it twice does no harm.
+        deadline: seconds, 0 for that of the settings.
+        Raises NotFoundError, AccessDenied, RequestRefused, Unreachable, BadAnswer.
+        """
+        ends = time.monotonic() + (deadline or self._settings.deadline)
+        pause = FIRST_PAUSE
+        for attempt in range(self._retries + 1):
+            try:
+                return self._attempt(request, subject, repeatable)
+            except _Failed as failure:
+                wait = pause * random.uniform(0.5, 1.0)
+                if not failure.again or attempt == self._retries or time.monotonic() + wait > ends:
+                    raise failure.error from failure.__cause__
+                logger.info("%s; trying again", failure.error)
+            time.sleep(wait)
+            pause = min(pause * 2, LONGEST_PAUSE)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _connection(self) -> _Connection:
+        connection: _Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = _Connection(self._settings)
+        return connection
+
+    def _attempt(self, request: HttpRequest, subject: str, repeatable: bool) -> dict[str, Any]:
+        """One exchange; raises _Failed."""
+        connection = self._connection()
+        connection.request_id = arvados.util.new_request_id()
+        try:
+            answer = request.execute(http=connection)
+        except HttpError as error:
+            status = int(error.resp.status)
+            again = status in (RETRIED if repeatable else SAFE_TO_REPEAT)
+            refusal = self._refusal(status, error.resp, error.content, subject, connection.request_id)
+            raise _Failed(refusal, again) from error
+        except (OSError, http.client.HTTPException, httplib2.HttpLib2Error) as error:
+            connection.drop_connections()
+            never_sent = isinstance(error, (ConnectionRefusedError, httplib2.ServerNotFoundError))
+            unreachable = self._unreachable(error, subject, connection.request_id)
+            raise _Failed(unreachable, repeatable or never_sent) from error
+        except ValueError as error:  # not JSON, not UTF-8
+            bad = self._bad_answer(f"not JSON ({error})", subject, connection.request_id)
+            raise _Failed(bad, repeatable) from error
+        if not isinstance(answer, dict):
+            raise _Failed(self._bad_answer("not a JSON object", subject, connection.request_id), False)
+        return answer
+
+    def _unreachable(self, error: Exception, subject: str, request_id: str) -> Unreachable:
+        reason = str(error) or type(error).__name__
+        return Unreachable(
+            f"API server {self._settings.host} did not answer: {reason}",
+            subject=subject,
+            server=self._settings.host,
+            request_id=request_id,
+        )
+
+    def _bad_answer(self, what: str, subject: str, request_id: str) -> BadAnswer:
+        return BadAnswer(
+            f"API server {self._settings.host} gave an answer that is {what}",
+            subject=subject,
+            server=self._settings.host,
+            request_id=request_id,
+        )
+
+    def _refusal(
+        self, status: int, headers: Mapping[str, str], content: bytes, subject: str, request_id: str
+    ) -> ArvadosFuseError:
+        """The kind for an HTTP status, as the Arvados API uses them."""
+        kind: type[ArvadosFuseError]
+        if status == 404:
+            kind = NotFoundError
+        elif status in (401, 403):
+            kind = AccessDenied
+        elif status in (400, 413, 414, 422):
+            kind = RequestRefused
+        else:
+            kind = Unreachable
+        return kind(
+            f"API server {self._settings.host} answered {status}: {_said(content)}",
+            subject=subject,
+            server=self._settings.host,
+            request_id=headers.get("x-request-id") or request_id,
+        )
+
+
+def _parse_json(_response: object, content: bytes) -> Any:
+    return json.loads(content)
+
+
+def _said(content: bytes) -> str:
+    """The API's own words out of an error answer."""
+    try:
+        errors = json.loads(content)["errors"]
+        words = "; ".join(str(error) for error in errors)
+    except (ValueError, KeyError, TypeError):
+        words = content[:200].decode("utf-8", "replace")
+    return words[:1000] or "no reason given"
