@@ -99,7 +99,7 @@ def check_cache_directory(path: Path) -> None:
     """Made when missing, private to the user (0700); must take files."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        writable = os.access(path, os.W_OK | os.X_OK)
+        writable = os.access(path, os.W_OK | os.X_OK, effective_ids=True)
         why = "no permission"
     except OSError as error:
         writable, why = False, error.strerror or str(error)
