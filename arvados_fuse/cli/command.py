@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from arvados_fuse.cli.parser import LOCAL_DEFAULT, make_parser
+from arvados_fuse.cli.parser import make_parser
 from arvados_fuse.options import MountOptions
 
 Action = Literal["mount", "replace", "unmount", "unmount_all"]
@@ -46,7 +46,7 @@ def parse(arguments: Sequence[str], program: str = "arv-mount") -> Command:
         target=found.target,
         custom=tuple(found.custom),
         filters=tuple(tuple(item) for item in found.filters),
-        local_dir=None if found.local is None else _absolute(found.local or default_local_dir()),
+        local_dir=_local_dir(found.local),
         read_write=found.read_write,
         allow_other=found.allow_other,
         subtype=found.subtype,
@@ -69,10 +69,15 @@ def parse(arguments: Sequence[str], program: str = "arv-mount") -> Command:
     return Command(action=found.action, options=options, unmount_timeout=found.unmount_timeout)
 
 
-def default_local_dir() -> str:
-    """The data directory of `--local` without one: `$XDG_DATA_HOME/arvados-local`, else LOCAL_DEFAULT."""
-    base = os.environ.get("XDG_DATA_HOME", "")
-    return os.path.join(base, "arvados-local") if os.path.isabs(base) else os.path.expanduser(LOCAL_DEFAULT)
+def _local_dir(given: str | None) -> Path | None:
+    """The data directory of `--local`, None when it was not asked for."""
+    if given is None:
+        return None
+    if given:
+        return _absolute(given)
+    from arvados_fuse.local.control import default_data_dir  # only now: it loads much
+
+    return default_data_dir(os.environ)
 
 
 def _settle_mount_dir(

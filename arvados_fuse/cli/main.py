@@ -103,7 +103,8 @@ def _settings(options: MountOptions) -> "ApiSettings":
         from arvados_fuse.local.control import ensure_running
 
         environment = {name: value for name, value in environment.items() if not name.startswith("ARVADOS_")}
-        environment.update(ensure_running(options.local_dir).environment())
+        local = ensure_running(options.local_dir, progress=_tell)
+        environment.update(local.environment())
     environment.update(options.environment)
     return ApiSettings.load(environment)
 
@@ -143,6 +144,10 @@ def _guarded(work: Callable[[], int], options: MountOptions) -> int:
     elif options.logfile is not None:
         logging.getLogger(logs.COMMAND).error("%s", sentence)
     return _complain(sentence)
+
+
+def _tell(sentence: str) -> None:
+    print(f"{sentence} ...", file=sys.stderr)
 
 
 def _complain(sentence: str) -> int:

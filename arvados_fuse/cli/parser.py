@@ -32,7 +32,7 @@ the command.
 """
 
 LOCAL_DEFAULT = "~/.local/share/arvados-local"
-"""Where `--local` without a directory keeps its data (below `$XDG_DATA_HOME` where that is set)."""
+"""For the help text: where `--local` without a directory keeps its data, unless XDG_DATA_HOME says otherwise."""
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):

@@ -2,11 +2,13 @@
 
 import io
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from arvados_fuse.cli.command import Command, UsageError, default_local_dir, parse
+from arvados_fuse.cli.command import Command, UsageError, parse
+from arvados_fuse.local.control import default_data_dir
 from arvados_fuse.options import CustomMount, MountOptions
 from arvados_fuse.version import __version__
 
@@ -226,12 +228,9 @@ class TestLocal:
         assert found.mount_dir.name == "mnt"
         assert found.local_dir == Path("/home/someone/.local/share/arvados-local")
 
-    def test_xdg_data_home_is_honoured_when_absolute(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("HOME", "/home/someone")
+    def test_xdg_data_home_is_honoured(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("XDG_DATA_HOME", "/data")
-        assert default_local_dir() == "/data/arvados-local"
-        monkeypatch.setenv("XDG_DATA_HOME", "relative")
-        assert default_local_dir() == "/home/someone/.local/share/arvados-local"
+        assert options("--local", "mnt").local_dir == Path("/data/arvados-local")
 
     @pytest.mark.parametrize(
         "arguments",
@@ -255,12 +254,12 @@ class TestLocal:
     )
     def test_one_directory_is_the_mount_point(self, arguments: list[str]) -> None:
         found = options(*arguments)
-        assert found.local_dir == Path(default_local_dir())
+        assert found.local_dir == default_data_dir(os.environ)
         assert found.mount_dir.name == "mnt"
 
     def test_with_a_command_to_run(self) -> None:
         found = options("--local", "mnt", "--exec", "ls", "--local", "x")
-        assert (found.local_dir, found.mount_dir.name) == (Path(default_local_dir()), "mnt")
+        assert (found.local_dir, found.mount_dir.name) == (default_data_dir(os.environ), "mnt")
         assert found.exec_args == ("ls", "--local", "x")
 
     @pytest.mark.parametrize("arguments", [["--local"], ["--local=/data"]])
