@@ -1,0 +1,169 @@
+"""The SQLite file under the records: connections, transactions, tables.
+
+`Records` uses it. One writer at a time (a lock of ours before SQLite's own, so that nobody spins), readers never wait:
+write-ahead log, every transaction has a connection of its own from a pool. Safe to call from any thread.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from arvados_fuse.local.records import matching
+from arvados_fuse.local.records.apierror import ApiError
+from arvados_fuse.local.records.attributes import AttributeType
+from arvados_fuse.local.records.schema import RESOURCES, Resource
+
+FORMAT = 1
+"""Version of the tables, in SQLite's `user_version`."""
+
+_COLUMN: dict[AttributeType, str] = {
+    "string": "TEXT",
+    "text": "TEXT",
+    "integer": "INTEGER",
+    "float": "REAL",
+    "boolean": "INTEGER NOT NULL DEFAULT 0",
+    "datetime": "TEXT",
+    "Hash": "TEXT NOT NULL DEFAULT '{}'",
+    "Array": "TEXT NOT NULL DEFAULT '[]'",
+}
+_EXTRA_COLUMNS = {"api_client_authorizations": ("secret_hash TEXT NOT NULL UNIQUE",)}
+# Manifests are kept once per portable data hash, beside the records: lists never touch them, a past version or a
+# rename costs no copy.
+_TABLES = """
+CREATE TABLE manifests (
+    portable_data_hash TEXT PRIMARY KEY,
+    file_names TEXT NOT NULL,
+    text TEXT NOT NULL
+);
+CREATE TABLE state (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO state VALUES ('permission_generation', 1);
+"""
+_INDEXES = """
+CREATE INDEX collections_owner ON collections (owner_uuid, name);
+CREATE INDEX collections_hash ON collections (portable_data_hash);
+CREATE INDEX collections_current ON collections (current_version_uuid, version);
+CREATE INDEX collections_modified ON collections (modified_at, uuid);
+CREATE INDEX collections_trash ON collections (delete_at) WHERE delete_at IS NOT NULL;
+CREATE INDEX groups_owner ON groups (owner_uuid, name);
+CREATE INDEX groups_trash ON groups (trash_at) WHERE trash_at IS NOT NULL;
+CREATE INDEX links_tail ON links (tail_uuid, link_class);
+CREATE INDEX links_head ON links (head_uuid, link_class);
+CREATE INDEX links_class ON links (link_class, name);
+CREATE INDEX users_owner ON users (owner_uuid);
+CREATE INDEX tokens_user ON api_client_authorizations (user_uuid);
+CREATE INDEX logs_object ON logs (object_uuid);
+CREATE INDEX logs_owner ON logs (object_owner_uuid);
+CREATE INDEX logs_created ON logs (created_at);
+"""
+
+
+class Database:
+    """The file and its connections. `open` before use, `close` at the end."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._write_lock = threading.Lock()
+        self._pool_lock = threading.Lock()
+        self._idle: list[sqlite3.Connection] = []
+        self._closed = False
+
+    def open(self) -> None:
+        """Make the file (0600) if need be and bring it to this version's tables.
+
+        Raises sqlite3.Error when the file can't be used, ValueError when a newer version made it.
+        """
+        self._path.touch(mode=0o600)
+        connection = self._connect()
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            if version > FORMAT:
+                raise ValueError(f"{self._path} was made by a newer version")
+            if version < FORMAT:
+                connection.executescript(
+                    f"BEGIN IMMEDIATE; {_schema_sql()} PRAGMA user_version = {FORMAT}; COMMIT;"
+                )
+        except BaseException:
+            connection.close()
+            raise
+        self._idle.append(connection)
+
+    def close(self) -> None:
+        """Close every idle connection; those in use are closed when their transaction ends."""
+        with self._pool_lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A connection that sees one state of all tables until the block ends. Never waits for a writer."""
+        with self._borrowed() as connection:
+            connection.execute("BEGIN")
+            try:
+                yield connection
+            finally:
+                connection.rollback()
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """A connection with the only right to write; committed when the block ends well, else rolled back."""
+        with self._write_lock, self._borrowed() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.rollback()
+                raise
+            connection.commit()
+
+    @contextmanager
+    def _borrowed(self) -> Iterator[sqlite3.Connection]:
+        with self._pool_lock:
+            if self._closed:
+                raise ApiError(503, "the server is stopping")
+            connection = self._idle.pop() if self._idle else None
+        connection = connection or self._connect()
+        try:
+            yield connection
+        except sqlite3.OperationalError as error:
+            raise ApiError(503, f"the database is not available: {error}") from error
+        finally:
+            with self._pool_lock:
+                keep = not self._closed
+                if keep:
+                    self._idle.append(connection)
+            if not keep:
+                connection.close()
+
+    def _connect(self) -> sqlite3.Connection:
+        # Used by one transaction at a time, not by one thread for ever.
+        connection = sqlite3.connect(self._path, timeout=30, isolation_level=None, check_same_thread=False)
+        connection.row_factory = sqlite3.Row
+        # FULL: a record that was acknowledged is there after a power cut too, not only after a kill;
+        # it costs one fsync of the log for each change, about a millisecond.
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        matching.register(connection)
+        return connection
+
+
+def _schema_sql() -> str:
+    tables = "".join(_table_sql(resource) for resource in RESOURCES.values() if resource.served)
+    return tables + _TABLES + _INDEXES
+
+
+def _table_sql(resource: Resource) -> str:
+    columns = []
+    for item in resource.stored:
+        if item.name == "id":
+            columns.append("id INTEGER PRIMARY KEY AUTOINCREMENT")
+        elif item.name == "uuid":
+            columns.append("uuid TEXT NOT NULL UNIQUE")
+        else:
+            columns.append(f'"{item.name}" {_COLUMN[item.type]}')
+    columns.extend(_EXTRA_COLUMNS.get(resource.name, ()))
+    return f"CREATE TABLE {resource.name} ({', '.join(columns)});\n"
