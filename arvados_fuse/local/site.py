@@ -1,6 +1,7 @@
 """The settings of one embedded Arvados: its cluster id, its secrets, its limits.
 
-`SiteConfig` is read by `records/` and by the server; the server's set-up makes one with `SiteConfig.new`, and keeps it
+`SiteConfig` is read by `records/` and by the server; the server's set-up makes one with `SiteConfig.new`,
+and keeps it
 as JSON (0600) in the data directory with `save` and `load`. A frozen value; any thread.
 """
 
@@ -52,7 +53,7 @@ class SiteConfig:
 
     @classmethod
     def new(cls, cluster_id: str | None = None) -> "SiteConfig":
-        """A site with fresh secrets; without `cluster_id` a random one that starts with `z` (a test cluster)."""
+        """A site with fresh secrets; without `cluster_id` a random one that starts with `z`."""
         return cls(
             cluster_id=cluster_id or "z" + "".join(secrets.choice(_ALPHABET) for _ in range(4)),
             blob_signing_key=secrets.token_hex(32),

@@ -1,4 +1,5 @@
-"""The attributes of every kind of record, with their types: one truth for tables, answers, filters and discovery.
+"""The attributes of every kind of record, with their types: one truth for tables, answers, filters and
+discovery.
 
 `schema` puts them together with the methods; read there how to use them. Constants, any thread.
 Names and types are those of the Arvados API (discovery document of release 3).
@@ -15,8 +16,10 @@ Setter = Literal["client", "admin", "server", "fixed"]
 class Attribute:
     """One attribute of a kind of record.
 
-    setter: who gives it its value: `client` whoever may write the record; `admin` administrators only; `server` what a
-        request says is passed over (clients send whole records back); `fixed` a request that differs is refused.
+    setter: who gives it its value: `client` whoever may write the record; `admin` administrators only;
+        `server` what a
+        request says is passed over (clients send whole records back); `fixed` a request that differs is
+        refused.
     stored: it is a column of the record's table (else it is worked out for the answer).
     default: its value in a new record, as JSON.
     listed: a list shows it without being asked to.
@@ -142,18 +145,20 @@ def _described(text: str) -> tuple[Attribute, ...]:
 
 
 CONTAINER_REQUEST = _described(
-    "name description properties:Hash state requesting_container_uuid container_uuid container_count_max:integer mounts:Hash"
-    " runtime_constraints:Hash container_image environment:Hash cwd command:Array output_path priority:integer"
-    " expires_at:datetime filters:text container_count:integer use_existing:boolean scheduling_parameters:Hash output_uuid"
-    " log_uuid output_name output_ttl:integer output_storage_classes:Array output_properties:Hash cumulative_cost:float"
-    " output_glob:Array service:boolean published_ports:Hash"
+    "name description properties:Hash state requesting_container_uuid container_uuid"
+    " container_count_max:integer mounts:Hash runtime_constraints:Hash container_image environment:Hash cwd"
+    " command:Array output_path priority:integer expires_at:datetime filters:text container_count:integer"
+    " use_existing:boolean scheduling_parameters:Hash output_uuid log_uuid output_name output_ttl:integer"
+    " output_storage_classes:Array output_properties:Hash cumulative_cost:float output_glob:Array"
+    " service:boolean published_ports:Hash"
 )
 CONTAINER = _described(
-    "state started_at:datetime finished_at:datetime log environment:Hash cwd command:Array output_path mounts:Hash"
-    " runtime_constraints:Hash output container_image progress:float priority:integer exit_code:integer auth_uuid"
-    " locked_by_uuid scheduling_parameters:Hash runtime_status:Hash runtime_user_uuid runtime_auth_scopes:Array"
-    " lock_count:integer gateway_address interactive_session_started:boolean output_storage_classes:Array"
-    " output_properties:Hash cost:float subrequests_cost:float output_glob:Array service:boolean published_ports:Hash"
+    "state started_at:datetime finished_at:datetime log environment:Hash cwd command:Array output_path"
+    " mounts:Hash runtime_constraints:Hash output container_image progress:float priority:integer"
+    " exit_code:integer auth_uuid locked_by_uuid scheduling_parameters:Hash runtime_status:Hash"
+    " runtime_user_uuid runtime_auth_scopes:Array lock_count:integer gateway_address"
+    " interactive_session_started:boolean output_storage_classes:Array output_properties:Hash cost:float"
+    " subrequests_cost:float output_glob:Array service:boolean published_ports:Hash"
 )
 WORKFLOW = _described("name description definition:text collection_uuid")
 AUTHORIZED_KEY = _described("name key_type authorized_user_uuid public_key:text expires_at:datetime")

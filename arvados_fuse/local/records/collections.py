@@ -1,8 +1,9 @@
 """Collections: the `collections` resource.
 
-A save checks the manifest and the signatures of its blocks before the write transaction begins (`prepare`), because a
-manifest can be 100 MB and others wait for the right to write. Manifests are stored unsigned, once per portable data
-hash; they are signed for the caller on the way out.
+A save checks the manifest and the signatures of its blocks before the write transaction begins (`prepare`),
+because a
+manifest can be 100 MB and others wait for the right to write. Manifests are stored unsigned, once per
+portable data hash; they are signed for the caller on the way out.
 """
 
 import json
@@ -41,7 +42,8 @@ EMPTY = manifest.read("", lambda locator: None)
 def prepare(context: Context, parameters: Parameters) -> Manifest | None:
     """Before the transaction of a create or update: check the manifest that came along; None without one.
 
-    Raises ApiError 422 when it is not legal or is not what `portable_data_hash` says, 403 for a block's signature.
+    Raises ApiError 422 when it is not legal or is not what `portable_data_hash` says, 403 for a block's
+    signature.
     """
     given = attributes_of(COLLECTIONS, parameters)
     sent = given.get("manifest_text")
@@ -209,13 +211,16 @@ def _by_hash(context: Context, portable_data_hash: str, parameters: Parameters) 
     condition = visible_sql(context, COLLECTIONS, binds, old_versions=True)
     row = context.connection.execute(
         f"SELECT portable_data_hash, trash_at, {MANIFEST} AS manifest_text FROM collections"
-        f" WHERE portable_data_hash = :hash AND {condition} ORDER BY trash_at IS NOT NULL, trash_at DESC LIMIT 1",
+        f" WHERE portable_data_hash = :hash AND {condition}"
+        " ORDER BY trash_at IS NOT NULL, trash_at DESC LIMIT 1",
         binds.values,
     ).fetchone()
     if row is None:
         raise not_found(f"no collection {portable_data_hash} is there for you")
     names = selected(COLLECTIONS, parameters)
-    shown: Record = {name: row[name] for name in ("portable_data_hash", "manifest_text", "trash_at") if name in names}
+    shown: Record = {
+        name: row[name] for name in ("portable_data_hash", "manifest_text", "trash_at") if name in names
+    }
     _sign(context, shown)
     return shown
 

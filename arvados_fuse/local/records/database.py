@@ -1,6 +1,7 @@
 """The SQLite file under the records: connections, transactions, tables.
 
-`Records` uses it. One writer at a time (a lock of ours before SQLite's own, so that nobody spins), readers never wait:
+`Records` uses it. One writer at a time (a lock of ours before SQLite's own, so that nobody spins), readers
+never wait:
 write-ahead log, every transaction has a connection of its own from a pool. Safe to call from any thread.
 """
 
@@ -29,8 +30,8 @@ _COLUMN: dict[AttributeType, str] = {
     "Array": "TEXT NOT NULL DEFAULT '[]'",
 }
 _EXTRA_COLUMNS = {"api_client_authorizations": ("secret_hash TEXT NOT NULL UNIQUE",)}
-# Manifests are kept once per portable data hash, beside the records: lists never touch them, a past version or a
-# rename costs no copy.
+# Manifests are kept once per portable data hash, beside the records: lists never touch them, a past version
+# or a rename costs no copy.
 _TABLES = """
 CREATE TABLE manifests (
     portable_data_hash TEXT PRIMARY KEY,

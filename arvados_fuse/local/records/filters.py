@@ -1,6 +1,7 @@
 """Filters of lists (`[[attribute, operator, operand], ...]`) as SQL.
 
-Used by `listing` and `contents`. Values only ever go into the statement as bound parameters, column names only after a
+Used by `listing` and `contents`. Values only ever go into the statement as bound parameters, column names
+only after a
 look into the schema. Pure functions over a `Binds`; one `Binds` belongs to one statement.
 Operators and their meaning: Arvados API, "available list method filters".
 """
@@ -57,7 +58,8 @@ class Binds:
 def compile_filters(resource: Resource, filters: list[Any], binds: Binds, column: ColumnSql) -> str:
     """SQL that holds for the records of `resource` which fulfil every filter; `1` for no filter.
 
-    column: gives the SQL of an attribute. Raises ApiError 422 for unknown attributes, operators and wrong operands.
+    column: gives the SQL of an attribute. Raises ApiError 422 for unknown attributes, operators and wrong
+        operands.
     """
     if len(filters) > MAX_FILTERS:
         raise invalid(f"at most {MAX_FILTERS} filters are possible")
@@ -223,8 +225,9 @@ def _property(
         value = binds.add(_scalar(operand))
         inner = f"SELECT 1 FROM json_each({column(name)}, '$') AS p WHERE p.key = {key} AND "
         return (
-            f"(EXISTS ({inner} p.type NOT IN ('array', 'object') AND p.value = {value}) OR"
-            f" EXISTS ({inner} p.type = 'array' AND EXISTS (SELECT 1 FROM json_each(p.value) AS q WHERE q.value = {value})))"
+            f"(EXISTS ({inner} p.type NOT IN ('array', 'object') AND p.value = {value})"
+            f" OR EXISTS ({inner} p.type = 'array'"
+            f" AND EXISTS (SELECT 1 FROM json_each(p.value) AS q WHERE q.value = {value})))"
         )
     if operator in ("like", "ilike"):
         return f"EXISTS ({rows} AND {_like('a property', 'value', operator, operand, binds)})"

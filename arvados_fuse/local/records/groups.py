@@ -1,6 +1,7 @@
 """Groups: projects, filter groups and roles.
 
-Projects own records and stand in projects or users; filter groups show what their filters find (`contents` evaluates
+Projects own records and stand in projects or users; filter groups show what their filters find (`contents`
+evaluates
 them); roles are groups of users, owned by the system user and managed by whoever made them.
 """
 
@@ -10,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from arvados_fuse.local.records import filters, logs, trash
-from arvados_fuse.local.records.apierror import forbidden, invalid, not_found
+from arvados_fuse.local.records.apierror import forbidden, invalid
 from arvados_fuse.local.records.context import Context, Parameters, Record
 from arvados_fuse.local.records.identifiers import LINK, new_uuid, uuid_kind
 from arvados_fuse.local.records.naming import check_name, free_name
@@ -68,24 +69,20 @@ def create(context: Context, parameters: Parameters) -> Record:
 
 
 def change(context: Context, parameters: Parameters) -> Record:
-    """Change a group: rename it, move it to another owner, share out its properties, set its trash times."""
-    row = find_writable(context, GROUPS, text(parameters, "uuid"), include_trash=True)
+    """Change a group: its name, owner, properties, trash times."""
+    row = find_writable(context, GROUPS, text(parameters, "uuid"))
+    _need_manage_role(context, row)
     values = writable_values(context, GROUPS, attributes_of(GROUPS, parameters), row)
     return _change(context, row, values, parameters)
 
 
 def put_in_trash(context: Context, parameters: Parameters) -> Record:
-    """Put a project with all that is in it into the trash; a role or filter group is removed at once."""
+    """Put a project or filter group into the trash, with all that is in it; a role is removed at once."""
     row = find_writable(context, GROUPS, text(parameters, "uuid"), include_trash=True)
     if row["group_class"] != "role":
-        return _change(
-            context,
-            row,
-            {"trash_at": row["trash_at"] if trash.in_trash(context, row) else context.now},
-            parameters,
-        )
-    if object_level(context, row["uuid"]) < MANAGE or row["owner_uuid"] == row["uuid"]:
-        raise forbidden(f"you may not remove the role {row['uuid']}")
+        values = {} if trash.in_trash(context, row) else {"trash_at": context.now}
+        return _change(context, row, values, parameters)
+    _need_manage_role(context, row)
     if row["uuid"] in (
         context.site.system_group_uuid,
         context.site.all_users_group_uuid,
@@ -111,6 +108,12 @@ def untrash(context: Context, parameters: Parameters) -> Record:
     return _change(context, row, {"trash_at": None}, parameters)
 
 
+def _need_manage_role(context: Context, row: Mapping[str, Any]) -> None:
+    """Members write to a role only in the sense that they have what it has; changing it takes more."""
+    if row["group_class"] == "role" and object_level(context, row["uuid"]) < MANAGE:
+        raise forbidden(f"you may not change the role {row['uuid']}")
+
+
 def _change(context: Context, row: Mapping[str, Any], values: Record, parameters: Parameters) -> Record:
     new = dict(row) | values
     if new["uuid"] != row["uuid"]:
@@ -121,16 +124,12 @@ def _change(context: Context, row: Mapping[str, Any], values: Record, parameters
         if row["group_class"] == "role":
             raise invalid("a role belongs to the system user")
         _check_move(context, row, new["owner_uuid"])
-    if (
-        trash.in_trash(context, row)
-        and new["trash_at"] is not None
-        and values.keys() - {"trash_at", "delete_at"}
-    ):
-        raise not_found(f"the group {row['uuid']} is in the trash")
+    if row["group_class"] == "role" and new["trash_at"] is not None:
+        raise invalid("a role can't be put into the trash, only deleted")
     _check(context, new)
     if "trash_at" in values and values["trash_at"] != row["trash_at"]:
         trash.settle(context, values)
-    if values.get("trash_at", row["trash_at"]) is None or not trash.in_trash(context, dict(row) | values):
+    if not trash.in_trash(context, dict(row) | values):
         ensure = flag(parameters, "ensure_unique_name")
         name = free_name(context, GROUPS, new["name"], new["owner_uuid"], row["uuid"], ensure=ensure)
         if name != row["name"]:
@@ -150,11 +149,11 @@ def _check(context: Context, row: Mapping[str, Any]) -> None:
         raise invalid("a group needs a name")
     check_name(context, GROUPS, row["name"])
     if row["group_class"] == "filter":
-        check_filter_group(json.loads(row["properties"]))
+        filters_of_group(json.loads(row["properties"]))
 
 
-def check_filter_group(properties: Any) -> dict[str, list[Any]]:
-    """The filters of a filter group for each resource that they name. Raises ApiError 422 when they make no sense."""
+def filters_of_group(properties: Any) -> dict[str, list[Any]]:
+    """The filters of a filter group by the resource they name ("": all). Raises ApiError 422 for nonsense."""
     given = properties.get("filters")
     if not isinstance(given, list):
         raise invalid("a filter group needs an array of filters in properties.filters")

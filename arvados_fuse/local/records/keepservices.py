@@ -55,7 +55,9 @@ def change(context: Context, parameters: Parameters) -> Record:
     values = writable_values(context, KEEP_SERVICES, attributes_of(KEEP_SERVICES, parameters), row)
     _check(dict(row) | values)
     update(context, KEEP_SERVICES, row["uuid"], values)
-    uuid: str = values.get("uuid", row["uuid"])
+    if values.pop("uuid", row["uuid"]) != row["uuid"]:
+        raise invalid("the uuid of a keep service can't change")
+    uuid: str = row["uuid"]
     changed = row_of(context, KEEP_SERVICES, uuid)
     logs.record(context, KEEP_SERVICES, "update", row, changed)
     return answer(context, KEEP_SERVICES, uuid, parameters)

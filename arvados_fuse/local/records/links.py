@@ -1,6 +1,7 @@
 """Links: permissions, tags, stars and whatever else ties two things together.
 
-A permission link belongs to the system user; who manages its head makes, changes and removes it. Other links belong
+A permission link belongs to the system user; who manages its head makes, changes and removes it. Other links
+belong
 to who made them and need no more than that their head is visible.
 """
 

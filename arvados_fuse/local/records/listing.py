@@ -5,6 +5,7 @@ Used by every resource; `contents` uses the pieces for lists over several kinds.
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,7 +20,7 @@ from arvados_fuse.local.records.values import array, flag, whole
 
 DEFAULT_LIMIT = 100
 HUGE = 2**31
-"""A limit or offset from here on is no wish but a mistake or an attack: it is refused. Below, the page limit holds."""
+"""A limit or offset from here on is a mistake or an attack and is refused. Below, the page limit holds."""
 MAX_ORDER = 50
 
 _ORDER = re.compile(r"\s*(?:(\w+)\.)?(\w+)(?:\s+(asc|desc))?\s*", re.IGNORECASE)
@@ -64,10 +65,15 @@ def list_arguments(context: Context, parameters: Parameters) -> ListArguments:
     )
 
 
-def list_records(context: Context, resource: Resource, parameters: Parameters, extra: str = "") -> Record:
+def list_records(
+    context: Context,
+    resource: Resource,
+    parameters: Parameters,
+    extra: Callable[[Binds], str] | None = None,
+) -> Record:
     """The answer of `list`: what the caller may see of `resource` and the arguments allow.
 
-    extra: SQL of one more condition, without parameters. Raises ApiError 422 for arguments with no meaning.
+    extra: gives the SQL of one more condition. Raises ApiError 422 for arguments with no meaning.
     """
     arguments = list_arguments(context, parameters)
     names = selected(resource, parameters, listing=True)
@@ -81,7 +87,7 @@ def list_records(context: Context, resource: Resource, parameters: Parameters, e
         old_versions=arguments.include_old_versions,
     )
     filters = compile_filters(resource, arguments.filters, binds, partial(column_sql, resource))
-    where = f"({condition}) AND ({filters}){f' AND ({extra})' if extra else ''}"
+    where = f"({condition}) AND ({filters}){f' AND ({extra(binds)})' if extra else ''}"
     order = order_sql(resource, arguments.order)
     answer = list_answer(f"{resource.record_kind}List", arguments)
     if not resource.served:
@@ -149,12 +155,12 @@ def visible_sql(
 
 
 def order_sql(resource: Resource, order: list[tuple[str, str, str]]) -> str:
-    """The ORDER BY of a list: what was asked for, then newest first, then by uuid, so that it is always total."""
+    """The ORDER BY of a list: what was asked for, else newest first; then by uuid, so that it is total."""
     parts = []
     for table, name, direction in order:
         if table not in ("", resource.name):
             raise invalid(f"{resource.name} can't be ordered by {table}.{name}"[:200])
-        parts.append(f"{column_sql(resource, name)} {direction}")
+        parts.append(f"{column_sql(resource, name)} {direction_sql(name, direction)}")
     if not parts:
         parts.append(f"{resource.name}.modified_at DESC")
     if not any(name == "uuid" for _, name, _ in order):
@@ -162,12 +168,20 @@ def order_sql(resource: Resource, order: list[tuple[str, str, str]]) -> str:
     return ", ".join(parts)
 
 
+def direction_sql(name: str, direction: str) -> str:
+    """`asc` or `desc` for SQL: records without a value come last in ascending order, as Arvados has it."""
+    if name in ("uuid", "created_at", "modified_at"):
+        return direction
+    return f"{direction} NULLS {'LAST' if direction == 'asc' else 'FIRST'}"
+
+
 def _managed_link_sql(context: Context, binds: Binds) -> str:
     """Permission links that give the caller something, or on objects that the caller manages."""
     access = context.access
     managed = f"links.head_uuid IN {access.targets(binds, 3)}"
     owned = " OR ".join(
-        f"EXISTS (SELECT 1 FROM {table} WHERE {table}.uuid = links.head_uuid AND {table}.owner_uuid IN {access.owners(binds, 3)})"
+        f"EXISTS (SELECT 1 FROM {table} AS t WHERE t.uuid = links.head_uuid"
+        f" AND t.owner_uuid IN {access.owners(binds, 3)})"
         for table in ("collections", "groups")
     )
     mine = f"links.tail_uuid = {binds.add(access.user_uuid)}"

@@ -1,8 +1,8 @@
 """The `logs`: one row for each change of a record, and what clients write there themselves.
 
 `record` is called by every module that changes a record; the server's websocket reads with `events_after`.
-In an event's properties stand only the few attributes that events carry (Arvados: is_trashed, name, owner_uuid,
-portable_data_hash, state).
+In an event's properties stand only the few attributes that events carry (Arvados: is_trashed, name,
+owner_uuid, portable_data_hash, state).
 """
 
 import json
@@ -115,7 +115,7 @@ def events_after(connection: sqlite3.Connection, last_id: int, limit: int) -> li
 
 
 def visible(access: Access, row: LogRow) -> bool:
-    """Whether the caller may see the event: it can read the object, or its owner's objects, or wrote the entry."""
+    """Whether the caller may see the event: it can read the object or its owner's objects, or caused it."""
     return bool(access.level(row.object_uuid, row.object_owner_uuid)) or row.owner_uuid == access.user_uuid
 
 

@@ -1,6 +1,7 @@
 """Manifest texts: are they legal, what do they hold, with and without signatures.
 
-Used by `collections` for every save and read. Works on whole lines and whole texts with compiled patterns, never
+Used by `collections` for every save and read. Works on whole lines and whole texts with compiled patterns,
+never
 token by token: a manifest can have a million files. Pure functions, any thread.
 Format: Arvados manifest format, as `docs` of Arvados give it. Stored texts have no hints but the size, so the
 portable data hash of a text is simply its md5 and its length.
@@ -144,20 +145,20 @@ def _read_line(number: int, line: str, streams: dict[str, set[str]], locators: s
     found = _FILE.findall(tokens)
     if len(found) != tokens.count(" ") + 1:
         raise invalid(f"line {number} of the manifest has a file token that is not position:size:name")
-    positions, sizes, names = zip(*found)
+    positions, sizes, names = zip(*found, strict=True)
     lengths = list(map(int, sizes))
     if max(map(add, map(int, positions), lengths)) > length:
         raise invalid(f"line {number} of the manifest has a file that goes past the end of its blocks")
     files = set(names)
     if "/" in tokens or not files.isdisjoint((".", "..")):
-        _add_paths(number, stream, dict(zip(names, sizes)), streams)
+        _add_paths(number, stream, dict(zip(names, sizes, strict=True)), streams)
     else:
         streams.setdefault(stream, set()).update(files)
     return sum(lengths)
 
 
 def _add_paths(number: int, stream: str, files: dict[str, str], streams: dict[str, set[str]]) -> None:
-    """Add files whose names have slashes or are the mark of an empty directory (`.`, no bytes), one by one."""
+    """Add files whose names have slashes or are the mark of an empty directory (`.`, no bytes)."""
     streams.setdefault(stream, set())
     for path, size in files.items():
         directory, _, name = path.rpartition("/")

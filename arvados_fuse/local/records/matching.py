@@ -1,7 +1,9 @@
 """SQL `like` as Arvados has it, as functions for SQLite.
 
-SQLite's own `LIKE` ignores case and limits the pattern; these don't. `database` registers them on every connection.
-A pattern is split at its `%` and the pieces are searched from the left, each once, so that no pattern is slow.
+SQLite's own `LIKE` ignores case and limits the pattern; these don't. `database` registers them on every
+connection.
+A pattern is split at its `%` and the pieces are searched from the left, each once, so that no pattern is
+slow.
 """
 
 import re
@@ -16,7 +18,7 @@ def register(connection: sqlite3.Connection) -> None:
 
 
 def like(pattern: str, text: str, *, ignore_case: bool = False) -> bool:
-    """Whether `text` as a whole matches `pattern`: `%` any characters, `_` one, `\\` makes the next one plain."""
+    """Whether all of `text` matches `pattern`: `%` any characters, `_` one, `\\` makes the next one plain."""
     pieces = _pieces(pattern, ignore_case)
     if len(pieces) == 1:
         return pieces[0].fullmatch(text) is not None

@@ -1,6 +1,7 @@
 """Names of collections and groups: what is allowed, and that each is there once in its owner.
 
-Used by `collections` and `groups`, inside the transaction that writes the name: with one writer at a time, looking and
+Used by `collections` and `groups`, inside the transaction that writes the name: with one writer at a time,
+looking and
 then writing is safe.
 """
 
@@ -25,16 +26,16 @@ def check_name(context: Context, resource: Resource, name: str | None) -> None:
 def free_name(
     context: Context, resource: Resource, name: str | None, owner_uuid: str, uuid: str, *, ensure: bool
 ) -> str | None:
-    """`name` when no other untrashed record of `resource` in `owner_uuid` has it; with `ensure`, else one made from it.
+    """`name` when no other untrashed record of `resource` in `owner_uuid` has it; with `ensure`, else one
+    made from it.
 
-    uuid: the record that will have the name. Raises ApiError 422 when the name is taken and `ensure` is False.
+    uuid: the record that will have the name. Raises ApiError 422 when the name is taken and `ensure` is
+        False.
     """
     if not name or not _taken(context, resource, name, owner_uuid, uuid):
         return name
     if not ensure:
-        raise invalid(
-            f"the name {name!r} is taken in {owner_uuid}: name must be unique among its untrashed {resource.name}"
-        )
+        raise invalid(f"the name {name!r} is taken in {owner_uuid}: it must be unique there")
     suffix = f" ({context.now[:23]}Z)"
     candidate = name[: MAX_NAME - len(suffix)] + suffix
     number = 1

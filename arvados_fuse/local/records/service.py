@@ -1,6 +1,7 @@
 """`Records`: everything that the API of the embedded Arvados means, without HTTP.
 
-The server calls `Records.call` for each request, from any number of threads; readers never wait for the writer.
+The server calls `Records.call` for each request, from any number of threads; readers never wait for the
+writer.
 `HANDLERS` says which function answers which method; `schema` says which methods there are and what they take.
 """
 
@@ -124,9 +125,11 @@ class Records:
 
     @classmethod
     def open(cls, path: Path, config: SiteConfig) -> "Records":
-        """The records in the file `path`, made (0600) with the users and groups of a new site when there is none.
+        """The records in the file `path`, made (0600) with the users and groups of a new site when there is
+        none.
 
-        Raises sqlite3.Error when the file can't be used, ValueError when it belongs to another site or a newer version.
+        Raises sqlite3.Error when the file can't be used, ValueError when it belongs to another site or a
+        newer version.
         """
         database = Database(path)
         database.open()
@@ -150,7 +153,8 @@ class Records:
     def call(self, token: str, resource_name: str, method_name: str, params: Parameters) -> Any:
         """Answer one API call, as JSON-able values.
 
-        params: arguments of path, query and body together (`{"uuid": ..., "collection": {...}, "select": [...]}`).
+        params: arguments of path, query and body together (`{"uuid": ..., "collection": {...}, "select":
+            [...]}`).
         Raises ApiError with the status and the words for the client; a change is then not made at all.
         """
         target = resource(resource_name)
@@ -180,7 +184,7 @@ class Records:
             return tokens.authenticate(connection, self._site, token, identifiers.now())
 
     def create_token(self, user_uuid: str, expires_at: str | None = None) -> str:
-        """A new `v2/...` token for `user_uuid`; for the site's own set-up. Raises ApiError 404 for unknown users."""
+        """A new `v2/...` token for `user_uuid`, for the site's own set-up. Raises ApiError 404."""
         with self._database.writing() as connection:
             context = self._context(connection, self._site.system_root_token, USERS, "create")
             find(context, USERS, user_uuid)

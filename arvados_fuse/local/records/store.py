@@ -1,6 +1,7 @@
 """Single records: finding, showing, adding, changing and removing rows of any resource.
 
-Used by the modules of the resources. One call, one thread; every function works in the transaction of its `Context`.
+Used by the modules of the resources. One call, one thread; every function works in the transaction of its
+`Context`.
 """
 
 import hashlib
@@ -25,7 +26,8 @@ _HIDDEN = ("uuid", "owner_uuid", "modified_at")
 
 
 def attributes_of(resource: Resource, parameters: Parameters) -> Record:
-    """The attributes that a create or update sends: under the resource's singular, or bare, as older clients do.
+    """The attributes that a create or update sends: under the resource's singular, or bare, as older clients
+    do.
 
     Raises ApiError 422 for attributes that don't exist and values that no record can hold.
     """
@@ -47,9 +49,11 @@ def attributes_of(resource: Resource, parameters: Parameters) -> Record:
 def writable_values(
     context: Context, resource: Resource, given: Record, current: Mapping[str, Any] | None
 ) -> Record:
-    """Those of `given` that the caller may set, encoded for SQLite; `current` is the row before (None for a new one).
+    """Those of `given` that the caller may set, encoded for SQLite; `current` is the row before (None for a
+    new one).
 
-    Raises ApiError 403 for attributes of administrators, 422 for read-only attributes that differ and wrong types.
+    Raises ApiError 403 for attributes of administrators, 422 for read-only attributes that differ and wrong
+    types.
     """
     values: Record = {}
     for name, value in given.items():
@@ -133,7 +137,7 @@ def find(context: Context, resource: Resource, uuid: str, *, include_trash: bool
 def find_writable(
     context: Context, resource: Resource, uuid: str, *, include_trash: bool = False, level: int = WRITE
 ) -> Record:
-    """The row `uuid` for a change. Raises ApiError 404 when the caller can't see it, 403 when it can't change it."""
+    """The row `uuid` for a change. Raises ApiError 404 when the caller can't see it, 403 when not change."""
     row = find(context, resource, uuid, include_trash=include_trash)
     if level_on(context, resource, row) < level:
         what = "manage" if level == MANAGE else "change"
@@ -172,7 +176,8 @@ def object_level(context: Context, uuid: str | None) -> int:
 
 
 def need_owner(context: Context, owner_uuid: str) -> None:
-    """Check that the caller may put something into `owner_uuid`: a user or a project that is not in the trash.
+    """Check that the caller may put something into `owner_uuid`: a user or a project that is not in the
+    trash.
 
     Raises ApiError 422 when it can't own anything or is not visible, 403 when the caller may not write there.
     """

@@ -1,6 +1,7 @@
 """The trash: times of trashing and deletion, of collections and of groups.
 
-Used by `collections` and `groups`. A record is in the trash when its `trash_at` is past; it can come back until `delete_at`.
+Used by `collections` and `groups`. A record is in the trash when its `trash_at` is past; it can come back
+until `delete_at`.
 """
 
 from collections.abc import Mapping
@@ -16,7 +17,8 @@ def in_trash(context: Context, row: Mapping[str, Any]) -> bool:
 
 
 def settle(context: Context, values: Record) -> None:
-    """Complete a change of `trash_at`: `delete_at` follows after the site's lifetime of trash, or goes with it.
+    """Complete a change of `trash_at`: `delete_at` follows after the site's lifetime of trash, or goes with
+    it.
 
     A time in the past means now, as in Arvados: nobody can put something into yesterday's trash.
     """

@@ -1,6 +1,7 @@
 """Users: the `users` resource, and the users and groups that every site has from its first day.
 
-Administrators make users; a user may change its own names and prefs. An active user belongs to the group All users
+Administrators make users; a user may change its own names and prefs. An active user belongs to the group All
+users
 and is visible to its members, as Arvados does it when a user is set up.
 """
 

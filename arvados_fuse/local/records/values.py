@@ -13,7 +13,7 @@ from arvados_fuse.local.records.attributes import Attribute
 from arvados_fuse.local.records.identifiers import parse_time
 
 MAX_DEPTH = 32
-"""Levels of nesting in a request; far more than any client has a use for, far less than the interpreter's limit."""
+"""Levels of nesting in a request: far more than clients use, far less than the interpreter's limit."""
 MAX_INTEGER = 2**63 - 1
 MAX_STRING = 2**16
 """Characters of a `string` attribute."""
@@ -98,7 +98,7 @@ def text(parameters: dict[str, Any], name: str) -> str:
 
 
 def flag(parameters: dict[str, Any], name: str) -> bool:
-    """The boolean argument `name`, False without it; `"true"`, `"1"`, 1 and the like count (query strings)."""
+    """The boolean argument `name`, False without it; `"true"`, `"1"`, 1 and the like count."""
     value = parameters.get(name)
     if value in (None, "", False, 0, "0", "false"):
         return False
