@@ -1,0 +1,158 @@
+"""The content of one file: segments in order, found by bisect.
+
+Used by `content`. A segment is a range of a source: a block in Keep (its locator) or unsaved bytes (a
+`Spool`). Segments are immutable and the bytes that a segment points to never change, so a list taken from
+`locate` may be read after the lock is gone.
+
+Threads: the owner of a `Segments` guards it with its own lock.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, TypeAlias
+
+from arvados_fuse.collection.spool import Spool
+
+Source: TypeAlias = "str | Spool"
+"""A block's locator, or where unsaved bytes are."""
+
+
+class Segment(NamedTuple):
+    """`size` bytes of `source` from `offset`."""
+
+    source: Source
+    offset: int
+    size: int
+
+
+class Segments:
+    """A sequence of segments; `size` is the sum of theirs in bytes."""
+
+    __slots__ = ("_items", "_starts", "size")
+
+    def __init__(self, segments: Iterable[Segment] = ()) -> None:
+        self._items: list[Segment] = []
+        self._starts: list[int] = []
+        self.size = 0
+        for segment in segments:
+            self.append(segment)
+
+    def __iter__(self) -> Iterator[Segment]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def items(self) -> tuple[Segment, ...]:
+        """All segments, as a snapshot."""
+        return tuple(self._items)
+
+    def append(self, segment: Segment) -> None:
+        """Add at the end; grows the last segment when the two are neighbours in one source."""
+        if not segment.size:
+            return
+        if self._items:
+            joined = _join(self._items[-1], segment)
+            if joined is not None:
+                self._items[-1] = joined
+                self.size += segment.size
+                return
+        self._items.append(segment)
+        self._starts.append(self.size)
+        self.size += segment.size
+
+    def locate(self, offset: int, size: int) -> list[Segment]:
+        """The parts of segments that hold a range; ends early at the end of the file."""
+        stop = min(offset + size, self.size)
+        if offset >= stop:
+            return []
+        at = bisect_right(self._starts, offset) - 1
+        found = []
+        while offset < stop:
+            item = self._items[at]
+            skip = offset - self._starts[at]
+            length = min(item.size - skip, stop - offset)
+            found.append(Segment(item.source, item.offset + skip, length))
+            offset += length
+            at += 1
+        return found
+
+    def replace(self, offset: int, new: Segment) -> None:
+        """Put `new` over what is at `offset`, at most at the end of the file."""
+        if offset == self.size:
+            self.append(new)
+            return
+        stop = offset + new.size
+        first = bisect_right(self._starts, offset) - 1
+        last = bisect_left(self._starts, stop, first)
+        fresh: list[Segment] = []
+        start = self._starts[first]
+        head = self._items[first]
+        if offset > start:
+            fresh.append(head._replace(size=offset - start))
+        fresh.append(new)
+        tail = self._items[last - 1]
+        end = self._starts[last - 1] + tail.size
+        if stop < end:
+            keep = end - stop
+            fresh.append(Segment(tail.source, tail.offset + tail.size - keep, keep))
+        # Neighbours join, so that writing piece by piece does not leave a segment for every piece.
+        if first and offset == start:
+            first -= 1
+            fresh.insert(0, self._items[first])
+        if last < len(self._items) and stop >= end:
+            fresh.append(self._items[last])
+            last += 1
+        self._splice(first, last, fresh)
+        self.size = max(self.size, stop)
+
+    def _splice(self, first: int, last: int, fresh: list[Segment]) -> None:
+        start = self._starts[first]
+        items: list[Segment] = []
+        starts: list[int] = []
+        for segment in fresh:
+            joined = _join(items[-1], segment) if items else None
+            if joined is None:
+                items.append(segment)
+                starts.append(start)
+            else:
+                items[-1] = joined
+            start += segment.size
+        self._items[first:last] = items
+        self._starts[first:last] = starts
+
+    def cut(self, size: int) -> None:
+        """Forget everything from `size` on."""
+        if size >= self.size:
+            return
+        count = bisect_left(self._starts, size)
+        del self._items[count:]
+        del self._starts[count:]
+        if count:
+            self._items[-1] = self._items[-1]._replace(size=size - self._starts[-1])
+        self.size = size
+
+    def map(self, change: "dict[Segment, Segment]") -> None:
+        """Put other segments of the same size in the place of some."""
+        items = [change.get(item, item) for item in self._items]
+        self._items, self._starts, self.size = [], [], 0
+        for item in items:
+            self.append(item)
+
+    def check(self) -> None:
+        """Assert the invariants (for tests)."""
+        position = 0
+        for start, item in zip(self._starts, self._items, strict=True):
+            assert start == position
+            assert item.size > 0
+            assert item.offset >= 0
+            position += item.size
+        assert position == self.size
+        for left, right in zip(self._items, self._items[1:], strict=False):
+            assert _join(left, right) is None
+
+
+def _join(left: Segment, right: Segment) -> Segment | None:
+    if left.source == right.source and left.offset + left.size == right.offset:
+        return Segment(left.source, left.offset, left.size + right.size)
+    return None
