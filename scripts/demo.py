@@ -27,8 +27,8 @@ PROJECT_DESCRIPTION = (
     "Files of this machine and a small genomics sample, put here by scripts/try so that there is something "
     "to see. Delete it whenever you like."
 )
-MOST_BYTES = 80_000_000
-MOST_FILES = 4000
+MOST_BYTES = 150_000_000
+MOST_FILES = 20_000
 """What is taken of one directory tree at most: enough to look real, little enough to be quick."""
 CHUNK = 1 << 20
 
@@ -99,9 +99,11 @@ def upload(api: Any, project: str, tree: Tree) -> None:
     collection = arvados.collection.Collection(api_client=api)
     files = total = 0
     for path, size in regular_files(top):
-        with path.open("rb") as source, collection.open(str(path.relative_to(top)), "wb") as target:
+        target = collection.open(str(path.relative_to(top)), "wb")
+        with path.open("rb") as source:
             while chunk := source.read(CHUNK):
                 target.write(chunk)
+        target.close(flush=False)  # so that small files share a block
         files, total = files + 1, total + size
         progress.show(f"{files} files, {total / 1e6:.0f} MB")
     progress.show("saving")

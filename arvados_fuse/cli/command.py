@@ -44,7 +44,7 @@ def parse(arguments: Sequence[str], program: str = "arv-mount") -> Command:
         mount_dir=_absolute(found.mount_dir),
         mode=found.mode or ("custom" if found.custom else "all"),
         target=found.target,
-        custom=tuple(found.custom),
+        custom=tuple({custom.name: custom for custom in found.custom}.values()),
         filters=tuple(tuple(item) for item in found.filters),
         local_dir=_local_dir(found.local),
         read_write=found.read_write,
@@ -93,11 +93,9 @@ def _settle_mount_dir(
 def _check_layout(found: argparse.Namespace) -> None:
     if found.custom and found.mode not in (None, "custom"):
         raise UsageError(f"Cannot combine '{found.mode}' mode with custom --mount-* options.")
-    taken: set[str] = set()
     for custom in found.custom:
-        if custom.name in ("", ".", "..", *taken) or "/" in custom.name or "\0" in custom.name:
+        if custom.name in ("", ".", "..") or "/" in custom.name or "\0" in custom.name:
             raise UsageError(f"Mount point '{custom.name}' is not supported.")
-        taken.add(custom.name)
 
 
 def _absolute(path: str) -> Path:

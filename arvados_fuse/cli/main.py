@@ -32,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         command = parse(sys.argv[1:] if arguments is None else arguments, program=sys.argv[0])
     except UsageError as error:
-        return _complain(str(error))
+        print(error, file=sys.stderr)
+        return FAILED
     with _terminated_means_exit():
         return _guarded(lambda: _run(command), command.options)
 

@@ -32,7 +32,7 @@ the command.
 """
 
 LOCAL_DEFAULT = "~/.local/share/arvados-local"
-"""For the help text: where `--local` without a directory keeps its data, unless XDG_DATA_HOME says otherwise."""
+"""For the help text: the data directory of `--local` without one, unless XDG_DATA_HOME says otherwise."""
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):

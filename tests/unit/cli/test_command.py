@@ -136,6 +136,11 @@ def test_a_custom_layout_keeps_its_order_and_sets_the_mode() -> None:
     assert options("--custom", "--mount-home", "h", "mnt").custom == (CustomMount("home", "h"),)
 
 
+def test_the_last_of_two_mounts_under_one_name_stays() -> None:
+    found = options("--mount-home", "x", "--mount-by-id", "x", "mnt")
+    assert found.custom == (CustomMount("by_id", "x"),)
+
+
 @pytest.mark.parametrize("mode", ["all", "home", "shared", "by-id", "by-pdh", "by-tag"])
 def test_a_mode_and_a_custom_layout_exclude_each_other(mode: str) -> None:
     with pytest.raises(UsageError) as caught:
