@@ -42,6 +42,18 @@ class Content:
             return _fetch(blocks, parts[0])
         return b"".join([_fetch(blocks, part) for part in parts])
 
+    def same_as(self, other: "Content") -> bool:
+        """Whether both are the same ranges of the same blocks; signatures do not matter."""
+        return self is other or self._ranges() == other._ranges()
+
+    def _ranges(self) -> list[tuple[object, int, int]]:
+        with self._lock:
+            items = self._segments.items()
+        return [
+            (stripped(source) if isinstance(source, str) else id(source), offset, size)
+            for source, offset, size in items
+        ]
+
     def _resign(self) -> None:
         """Use the signatures that the index has now."""
         index = self._index

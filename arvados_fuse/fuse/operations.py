@@ -1,0 +1,261 @@
+"""llfuse's handlers: resolve, release the global lock, call the file system, translate.
+
+Public as `arvados_fuse.Operations`. llfuse calls every handler with its global lock held; `handler` releases
+it at once, so the floors below never run under it. `handler` is also the one place where errors become errno,
+and where anything unexpected is logged and kept from ending llfuse's loop (and with it the mount).
+"""
+
+import errno
+import functools
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import llfuse
+
+from arvados_fuse.errors import ArvadosFuseError
+from arvados_fuse.tree.attributes import BLOCK_SIZE, Attributes, Missing
+from arvados_fuse.tree.filesystem import FileSystem
+
+logger = logging.getLogger("arvados.arvados_fuse")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def handler(
+    method: "Callable[Concatenate[Operations, P], R]",
+) -> "Callable[Concatenate[Operations, P], R]":
+    """Run a handler without llfuse's lock; let nothing but FUSEError out."""
+    name = method.__name__
+    release, acquire = llfuse.lock.release, llfuse.lock.acquire
+
+    @functools.wraps(method)
+    def run(self: "Operations", /, *args: P.args, **kwargs: P.kwargs) -> R:
+        release()
+        try:
+            return method(self, *args, **kwargs)
+        except ArvadosFuseError as error:
+            raise _answer(name, error) from None
+        except llfuse.FUSEError:
+            raise
+        except Exception:
+            logger.exception("Unhandled exception during FUSE operation %s%s", name, args[:2])
+            raise llfuse.FUSEError(errno.EIO) from None
+        finally:
+            acquire()
+
+    return run
+
+
+def _answer(name: str, error: ArvadosFuseError) -> llfuse.FUSEError:
+    """The errno for an error, and its line in the log: what failed, on which object, which server, which
+    request."""
+    if logger.isEnabledFor(error.level):
+        details = {"object": error.subject, "server": error.server, "request": error.request_id}
+        known = ", ".join(
+            f"{key} {value}" for key, value in details.items() if value and value not in str(error)
+        )
+        logger.log(error.level, "%s: %s%s", name, error, f" ({known})" if known else "")
+    return llfuse.FUSEError(error.errno)
+
+
+def entry(attributes: Attributes) -> llfuse.EntryAttributes:
+    """llfuse's form of attributes."""
+    result = llfuse.EntryAttributes()
+    result.st_ino = attributes.ino
+    result.st_mode = attributes.mode
+    result.st_size = attributes.size
+    result.st_blocks = attributes.blocks
+    result.st_blksize = BLOCK_SIZE
+    result.st_uid = attributes.uid
+    result.st_gid = attributes.gid
+    result.st_atime_ns = result.st_mtime_ns = result.st_ctime_ns = attributes.mtime_ns
+    result.entry_timeout = result.attr_timeout = attributes.timeout
+    return result
+
+
+class Operations(llfuse.Operations):  # type: ignore[misc]
+    """The kernel's questions, passed on to `FileSystem`.
+
+    Handlers for extended attributes are not defined: llfuse then tells the kernel not to ask again.
+    """
+
+    def __init__(self, filesystem: FileSystem) -> None:
+        super().__init__()
+        self._fs = filesystem
+
+    # Names and attributes
+
+    @handler
+    def lookup(self, parent_inode: int, name: bytes, ctx: Any = None) -> llfuse.EntryAttributes:
+        """An entry with inode 0 tells the kernel that the name is missing, and for how long."""
+        try:
+            return entry(self._fs.lookup(parent_inode, name))
+        except Missing as missing:
+            nothing = llfuse.EntryAttributes()
+            nothing.st_ino = 0
+            nothing.entry_timeout = missing.timeout
+            return nothing
+
+    @handler
+    def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        """Drop references."""
+        self._fs.forget(inode_list)
+
+    @handler
+    def getattr(self, inode: int, ctx: Any = None) -> llfuse.EntryAttributes:
+        """stat."""
+        return entry(self._fs.getattr(inode))
+
+    @handler
+    def access(self, inode: int, mode: int, ctx: Any = None) -> bool:
+        """Asked only where the kernel does not check modes itself."""
+        return self._fs.access(inode, mode)
+
+    @handler
+    def statfs(self, ctx: Any = None) -> llfuse.StatvfsData:
+        """df."""
+        told = self._fs.statfs()
+        result = llfuse.StatvfsData()
+        result.f_bsize = result.f_frsize = told.block_size
+        result.f_blocks = told.total // told.block_size
+        result.f_bfree = result.f_bavail = told.free // told.block_size
+        result.f_files = told.files
+        result.f_ffree = result.f_favail = told.files_free
+        result.f_namemax = told.name_max
+        return result
+
+    @handler
+    def readlink(self, inode: int, ctx: Any = None) -> bytes:
+        """There are none."""
+        return self._fs.readlink(inode)
+
+    # Files
+
+    @handler
+    def open(self, inode: int, flags: int, ctx: Any = None) -> int:
+        """llfuse keeps the kernel's cached pages across opens, so an inode's content must never change."""
+        return self._fs.open(inode, flags)
+
+    @handler
+    def read(self, fh: int, off: int, size: int) -> bytes | memoryview:
+        """Any contiguous buffer goes to the kernel without a copy."""
+        return self._fs.read(fh, off, size)
+
+    @handler
+    def write(self, fh: int, off: int, buf: bytes) -> int:
+        """pwrite."""
+        return self._fs.write(fh)
+
+    @handler
+    def flush(self, fh: int) -> None:
+        """close of one descriptor."""
+        self._fs.flush(fh)
+
+    @handler
+    def fsync(self, fh: int, datasync: bool) -> None:
+        """fsync, fdatasync."""
+        self._fs.fsync(fh)
+
+    @handler
+    def release(self, fh: int) -> None:
+        """The last descriptor is closed."""
+        self._fs.release(fh)
+
+    # Directories
+
+    @handler
+    def opendir(self, inode: int, ctx: Any = None) -> int:
+        """Snapshots the names."""
+        return self._fs.opendir(inode)
+
+    @handler
+    def readdir(self, fh: int, off: int) -> Iterator[tuple[bytes, llfuse.EntryAttributes, int]]:
+        """The iterator runs later, under llfuse's lock: it only walks the snapshot."""
+        return _listed(self._fs.readdir(fh, off))
+
+    @handler
+    def fsyncdir(self, fh: int, datasync: bool) -> None:
+        """fsync of a directory."""
+        self._fs.fsyncdir(fh)
+
+    @handler
+    def releasedir(self, fh: int) -> None:
+        """closedir."""
+        self._fs.releasedir(fh)
+
+    # Changes
+
+    @handler
+    def setattr(
+        self, inode: int, attr: llfuse.EntryAttributes, fields: Any, fh: int | None, ctx: Any = None
+    ) -> llfuse.EntryAttributes:
+        """truncate, chmod, chown, utimens."""
+        self._fs.setattr(inode)
+
+    @handler
+    def create(self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: Any = None) -> Any:
+        """open with O_CREAT."""
+        self._fs.create(parent_inode, name)
+
+    @handler
+    def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: Any = None) -> Any:
+        """mknod."""
+        self._fs.create(parent_inode, name)
+
+    @handler
+    def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: Any = None) -> Any:
+        """mkdir."""
+        self._fs.create(parent_inode, name)
+
+    @handler
+    def symlink(self, parent_inode: int, name: bytes, target: bytes, ctx: Any = None) -> Any:
+        """symlink."""
+        self._fs.create(parent_inode, name)
+
+    @handler
+    def link(self, inode: int, new_parent_inode: int, new_name: bytes, ctx: Any = None) -> Any:
+        """link."""
+        self._fs.create(new_parent_inode, new_name)
+
+    @handler
+    def unlink(self, parent_inode: int, name: bytes, ctx: Any = None) -> None:
+        """unlink."""
+        self._fs.remove(parent_inode, name)
+
+    @handler
+    def rmdir(self, parent_inode: int, name: bytes, ctx: Any = None) -> None:
+        """rmdir."""
+        self._fs.remove(parent_inode, name)
+
+    @handler
+    def rename(
+        self,
+        parent_inode_old: int,
+        name_old: bytes,
+        parent_inode_new: int,
+        name_new: bytes,
+        ctx: Any = None,
+    ) -> None:
+        """rename."""
+        self._fs.remove(parent_inode_old, name_old)
+
+    @handler
+    def setxattr(self, inode: int, name: bytes, value: bytes, ctx: Any = None) -> None:
+        """setxattr."""
+        self._fs.setxattr(inode, name)
+
+    @handler
+    def removexattr(self, inode: int, name: bytes, ctx: Any = None) -> None:
+        """removexattr."""
+        self._fs.setxattr(inode, name)
+
+
+def _listed(entries: Iterator[Any]) -> Iterator[tuple[bytes, llfuse.EntryAttributes, int]]:
+    """llfuse copies number and type out of each entry before it takes the next: one object serves for all."""
+    shared = llfuse.EntryAttributes()
+    for name, ino, mode, next_offset in entries:
+        shared.st_ino = ino
+        shared.st_mode = mode
+        yield name, shared, next_offset

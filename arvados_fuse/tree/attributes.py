@@ -1,0 +1,63 @@
+"""What the tree tells about an object: `Attributes`, and how long that may be believed.
+
+Used by all nodes; `fuse/` turns it into the kernel's form. Values only.
+"""
+
+import stat
+from typing import NamedTuple
+
+from arvados_fuse.errors import NotFoundError
+
+FOREVER = 10 * 365 * 86400.0
+"""Seconds, for what can't change: a tree under its portable data hash. (The kernel counts in jiffies: not
+infinity.)"""
+BLOCK_SIZE = 131072
+"""Bytes, `st_blksize`: what one read request of the kernel carries, so that `cp` reads in such pieces."""
+NAME_MAX = 255
+"""Bytes of one name in a path, as `statfs` tells programs."""
+
+DIRECTORY_MODE = stat.S_IFDIR | 0o555
+FILE_MODE = stat.S_IFREG | 0o555
+SPECIAL_MODE = stat.S_IFREG | 0o444
+"""Modes of a read-only mount; x is always set on collection files because Arvados stores no modes."""
+
+
+class Attributes(NamedTuple):
+    """`stat` of one inode. size: bytes. mtime_ns: ns since 1970. timeout: seconds to believe name and
+    attributes."""
+
+    ino: int
+    mode: int
+    size: int
+    mtime_ns: int
+    uid: int
+    gid: int
+    timeout: float
+
+    @property
+    def blocks(self) -> int:
+        """`st_blocks`, in units of 512 bytes as POSIX has it."""
+        return (self.size + 511) >> 9
+
+    @property
+    def is_directory(self) -> bool:
+        return stat.S_ISDIR(self.mode)
+
+
+class Statistics(NamedTuple):
+    """`statfs`, in bytes and numbers of files."""
+
+    block_size: int
+    total: int
+    free: int
+    files: int
+    files_free: int
+    name_max: int = NAME_MAX
+
+
+class Missing(NotFoundError):
+    """No such name in a directory. timeout: seconds for which that may be remembered."""
+
+    def __init__(self, name: str, *, timeout: float = 0.0) -> None:
+        super().__init__(f"no entry {name!r}", subject=name)
+        self.timeout = timeout

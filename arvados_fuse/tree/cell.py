@@ -1,0 +1,154 @@
+"""A value from the server that one thread at a time loads, that gets old, and is refreshed when looked at.
+
+Used for listings, single names, collections' trees. Freshness is a value such a cell holds: how old it may
+get is said by its `Policy`. Any thread may call; no lock is held while loading or waiting.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from arvados_fuse.errors import Unreachable
+from arvados_fuse.tree.attributes import FOREVER
+from arvados_fuse.tree.pool import Attempt, Pool
+
+logger = logging.getLogger("arvados.arvados_fuse")
+
+T = TypeVar("T")
+
+PATIENCE = 1.0
+"""Seconds to wait for news when there is an old value: a server that is slow or down must not stop those who
+look."""
+PAUSE_AFTER_FAILURE = 2.0
+"""Seconds for which an old value is used without asking again, once asking failed."""
+
+
+class Policy:
+    """How long a value is fresh, in seconds; shared by many cells and changed when events start or stop to
+    flow."""
+
+    def __init__(self, max_age: float) -> None:
+        self.max_age = max_age
+
+
+ALWAYS = Policy(FOREVER)
+"""For what is content-addressed."""
+
+
+class Cell(Generic[T]):
+    """Empty until first asked. `load` may raise ArvadosFuseError kinds; they are not remembered."""
+
+    __slots__ = (
+        "_attempt",
+        "_expired_at",
+        "_filled",
+        "_load",
+        "_loaded_at",
+        "_policy",
+        "_pool",
+        "_quiet_until",
+        "_value",
+        "subject",
+    )
+
+    def __init__(self, load: Callable[[], T], policy: Policy, pool: Pool, subject: str) -> None:
+        self._load = load
+        self._policy = policy
+        self._pool = pool
+        self.subject = subject
+        self._attempt: Attempt[T] | None = None
+        self._value: T | None = None
+        self._filled = False
+        self._loaded_at = 0.0
+        self._quiet_until = 0.0
+        self._expired_at = float("-inf")
+
+    def get(self, deadline: float) -> T:
+        """The value, loaded or refreshed as needed.
+
+        deadline: seconds to wait when there is no value at all. Raises what the load raises; Unreachable
+        after the deadline. When there is an old value and the server can't be reached, that is the answer.
+        """
+        now = time.monotonic()
+        value, filled = self._value, self._filled
+        if filled and now < self._loaded_at + self._policy.max_age:
+            return value  # type: ignore[return-value]
+        if filled and now < self._quiet_until:
+            return value  # type: ignore[return-value]
+        attempt = self.start()
+        if not filled:
+            return attempt.wait(deadline, self.subject)
+        try:
+            return attempt.wait(attempt.begun + PATIENCE - now, self.subject)
+        except Unreachable as error:
+            if attempt.done:
+                self._quiet_until = time.monotonic() + PAUSE_AFTER_FAILURE
+                logger.warning("%s is shown as it was known before: %s", self.subject, error)
+            return value  # type: ignore[return-value]
+
+    def start(self) -> Attempt[T]:
+        """Begin to load, or join the load under way."""
+        with self._pool.lock:
+            attempt = self._attempt
+            if attempt is not None:
+                return attempt
+            attempt = self._attempt = Attempt()
+        self._pool.submit(lambda: self._run(attempt))
+        return attempt
+
+    def peek(self) -> T | None:
+        """What is known now, fresh or not; loads nothing."""
+        return self._value
+
+    @property
+    def filled(self) -> bool:
+        return self._filled
+
+    def is_fresh(self) -> bool:
+        return self._filled and time.monotonic() < self._loaded_at + self._policy.max_age
+
+    def put(self, value: T) -> None:
+        """A value that came another way, of unknown age: used while nothing better can be had."""
+        self._value = value
+        self._loaded_at = float("-inf")
+        self._filled = True
+
+    def touch(self, at: float) -> None:
+        """The value was right at `at` (time.monotonic())."""
+        if self._filled and at > self._expired_at:
+            self._loaded_at = max(self._loaded_at, at)
+
+    def expire(self) -> None:
+        """The value may be wrong: ask when next looked at."""
+        self._expired_at = time.monotonic()
+        self._loaded_at = float("-inf")
+        self._quiet_until = 0.0
+
+    def clear(self) -> None:
+        """Give the value back to memory; it is loaded again when next looked at."""
+        self._filled = False
+        self._value = None
+
+    def remaining(self) -> float:
+        """Seconds for which the kernel may rely on the value without asking."""
+        if not self._filled:
+            return 0.0
+        return max(0.0, self._loaded_at + self._policy.max_age - time.monotonic())
+
+    def _run(self, attempt: Attempt[T]) -> None:
+        begun = time.monotonic()
+
+        def load() -> T:
+            value = self._load()
+            self._value = value
+            self._filled = True
+            # Counted from before the question: a change made meanwhile must not be hidden for longer.
+            self._loaded_at = begun if begun > self._expired_at else float("-inf")
+            return value
+
+        try:
+            attempt.run(load)
+        finally:
+            with self._pool.lock:
+                self._attempt = None

@@ -1,0 +1,178 @@
+"""The inside of a collection as inodes: its root, its directories, its files.
+
+Used by listings (which make roots) and `Inodes`. Nodes are small and hold a place in the collection's tree
+only weakly; where the collection has changed, a directory finds its new self by name when next used.
+"""
+
+import weakref
+from typing import Any, NamedTuple
+
+from arvados_fuse.collection import Directory, File
+from arvados_fuse.errors import NotFoundError, SignatureRefused
+from arvados_fuse.tree.attributes import DIRECTORY_MODE, FILE_MODE, FOREVER, Attributes, Missing
+from arvados_fuse.tree.collection_state import CollectionState, Record, Version
+from arvados_fuse.tree.context import Context
+from arvados_fuse.tree.nodes import Content, DirectoryNode, FileNode, Found, Node, Snapshot, Text, TextNode
+
+RECORD_NAME = ".arvados#collection"
+RENEWALS = 2
+"""Times that a read fetches new signatures before it believes the refusal."""
+
+
+class CollectionRef(NamedTuple):
+    """A collection as a listing knows it. record: the fields the listing asked for, `at`
+    (time.monotonic())."""
+
+    key: str
+    record: Record
+    at: float
+
+    @property
+    def is_directory(self) -> bool:
+        """See Entry."""
+        return True
+
+    def node(self, context: Context, _parent: DirectoryNode) -> Node:
+        """A root for it."""
+        state = context.collection(self.key, lambda: CollectionState(context, self.key, self.record, self.at))
+        return CollectionRoot(context, state)
+
+
+class Item(NamedTuple):
+    """Something found in a collection, and the content of the collection that it belongs to."""
+
+    version: Version
+    entry: Directory | File
+
+
+class OpenFile:
+    """A file as it was when opened; reads go straight to the blocks."""
+
+    __slots__ = ("_file", "_version")
+
+    def __init__(self, file: File, version: Version) -> None:
+        self._file = file
+        self._version = version
+
+    def read(self, offset: int, size: int) -> bytes | memoryview:
+        """See Content. New signatures are fetched when the old ones are refused."""
+        for _ in range(RENEWALS):
+            self._version.renew_when_due()
+            try:
+                return self._file.read(offset, size)
+            except SignatureRefused:
+                self._version.renew()
+        return self._file.read(offset, size)
+
+
+class CollectionFile(FileNode):
+    """A file in a collection."""
+
+    __slots__ = ("_file", "_version")
+
+    def __init__(self, context: Context, file: File, version: Version) -> None:
+        super().__init__(context)
+        self._file = file
+        self._version = version
+
+    def attributes(self) -> Attributes:
+        context, state = self.context, self._version.state
+        return Attributes(
+            self.ino, FILE_MODE, self._file.size(), state.mtime_ns, context.uid, context.gid, state.timeout()
+        )
+
+    def rebind(self, content: Any) -> bool:
+        if not isinstance(content, Item) or not isinstance(content.entry, File):
+            return False
+        if content.entry is not self._file and not content.entry.same_content(self._file):
+            return False
+        self._file = content.entry
+        self._version = content.version
+        return True
+
+    def open(self) -> Content:
+        self._version.renew_when_due()
+        return OpenFile(self._file, self._version)
+
+
+class CollectionDirectory(DirectoryNode):
+    """A directory in a collection."""
+
+    __slots__ = ("_directory", "_version", "state")
+
+    def __init__(self, context: Context, state: CollectionState) -> None:
+        super().__init__(context)
+        self.state = state
+        self._version: weakref.ref[Version] | None = None
+        self._directory: weakref.ref[Directory] | None = None
+
+    def attributes(self) -> Attributes:
+        context, state = self.context, self.state
+        return Attributes(
+            self.ino, DIRECTORY_MODE, 0, state.mtime_ns, context.uid, context.gid, state.timeout()
+        )
+
+    def rebind(self, content: Any) -> bool:
+        return isinstance(content, Item) and isinstance(content.entry, Directory)
+
+    def find(self, name: str) -> Found:
+        version = self.state.current()
+        entry = self.directory(version).get(name)
+        if entry is None:
+            raise Missing(name, timeout=self.state.timeout())
+        return Found(Item(version, entry), self.state.timeout())
+
+    def make(self, name: str, content: Any) -> Node:
+        if isinstance(content.entry, File):
+            return CollectionFile(self.context, content.entry, content.version)
+        return CollectionDirectory(self.context, self.state)
+
+    def snapshot(self) -> Snapshot:
+        entries = self.directory(self.state.current()).entries()
+        self.context.cache.touch(self.state)  # it has just been parsed
+        return Snapshot(self, entries, lambda entry: isinstance(entry, Directory))
+
+    def directory(self, version: Version) -> Directory:
+        """This directory in `version`. Raises NotFoundError when it is not there any more, ManifestError."""
+        known = self._directory() if self._directory is not None else None
+        if known is not None and self._version is not None and self._version() is version:
+            return known
+        directory = self._resolve(version)
+        self._directory = weakref.ref(directory)
+        self._version = weakref.ref(version)
+        return directory
+
+    def _resolve(self, version: Version) -> Directory:
+        parent = self.parent
+        if isinstance(parent, CollectionDirectory):
+            directory = parent.directory(version).get(self.name)
+            if isinstance(directory, Directory):
+                return directory
+        raise NotFoundError(f"directory {self.name!r} is gone from the collection", subject=self.state.key)
+
+
+class CollectionRoot(CollectionDirectory):
+    """The top directory of a collection, wherever in the tree it is shown."""
+
+    __slots__ = ()
+
+    def attributes(self) -> Attributes:
+        return super().attributes()._replace(size=self.state.size)
+
+    def rebind(self, content: Any) -> bool:
+        return isinstance(content, CollectionRef) and content.key == self.state.key
+
+    def find(self, name: str) -> Found:
+        if name == RECORD_NAME:
+            data = self.state.record_text()
+            timeout = FOREVER if self.state.forever else self.state.timeout()
+            return Found(Text(data, self.state.mtime_ns, timeout), timeout)
+        return super().find(name)
+
+    def make(self, name: str, content: Any) -> Node:
+        if isinstance(content, Text):
+            return TextNode(self.context, content)
+        return super().make(name, content)
+
+    def _resolve(self, version: Version) -> Directory:
+        return version.collection.root

@@ -1,0 +1,233 @@
+"""One collection as the mount knows it: its record, its current content, when to look again.
+
+Used by the nodes that show it (several places in the tree can show one collection). Any thread may call;
+loads run on the pool, once for all who wait, and no lock is held meanwhile.
+"""
+
+import json
+import re
+import time
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+import ciso8601
+
+from arvados_fuse.collection import Collection, portable_data_hash
+from arvados_fuse.errors import BadAnswer
+from arvados_fuse.tree.cell import ALWAYS, Cell, Policy
+from arvados_fuse.tree.context import Context
+
+Record = Mapping[str, Any]
+
+PDH = re.compile(r"[0-9a-f]{32}\+[0-9]+")
+REFRESHED = ["uuid", "portable_data_hash", "modified_at", "name", "owner_uuid", "file_size_total"]
+"""What a refresh asks for: small fields only; the manifest is fetched when the hash has changed."""
+SIGNATURE_TIME = re.compile(r"\+A[0-9a-f]{40}@([0-9a-f]{8})")
+"""A block's permission signature ends with the Unix time of its expiry, in hex."""
+RENEW_EARLY = 0.1
+"""Part of a signature's life before its end at which new ones are fetched, if someone reads."""
+RECORD_SIZE = 2000
+"""Bytes that a state without content holds, roughly."""
+
+
+class Version:
+    """One content of a collection, and the signatures by which its blocks may be read."""
+
+    __slots__ = ("__weakref__", "_renewal", "collection", "pdh", "renew_at", "state")
+
+    def __init__(self, state: "CollectionState", collection: Collection, pdh: str, manifest: str) -> None:
+        self.state = state
+        self.collection = collection
+        self.pdh = pdh
+        self.renew_at = self._renewal_time(manifest)
+        context = state.context
+        self._renewal: Cell[None] = Cell(self._renew, Policy(0.0), context.pool, f"signatures of {pdh}")
+
+    def renew(self) -> None:
+        """Fetch new signatures and wait for them. Raises what the API answers, Unreachable."""
+        self._renewal.start().wait(self.state.context.deadline, self.state.key)
+
+    def renew_when_due(self) -> None:
+        """Begin to fetch new signatures when the old ones end soon."""
+        if time.time() > self.renew_at:
+            self.renew_soon()
+
+    def renew_soon(self) -> None:
+        """Begin to fetch new signatures; readers go on with those they have."""
+        self.renew_at = float("inf")
+        self._renewal.start()
+
+    def _renew(self) -> None:
+        """By content, not by uuid: what is open here may have been replaced there."""
+        record = self.state.context.api.get_collection(
+            self.pdh, select=["portable_data_hash", "manifest_text"]
+        )
+        manifest = _manifest(record, self.pdh)
+        if not self.collection.replace_signatures(manifest):
+            raise BadAnswer(f"the API server gave other content under {self.pdh}", subject=self.state.key)
+        self.renew_at = self._renewal_time(manifest)
+
+    def _renewal_time(self, manifest: str) -> float:
+        """Unix time; all signatures of one answer expire together."""
+        match = SIGNATURE_TIME.search(manifest)
+        if match is None:
+            return float("inf")
+        return int(match[1], 16) - RENEW_EARLY * self.state.context.api.blob_signature_ttl
+
+
+class CollectionState:
+    """The collection under `key`: a uuid, or a portable data hash (whose content never changes)."""
+
+    def __init__(
+        self, context: Context, key: str, record: Record | None = None, at: float = float("-inf")
+    ) -> None:
+        """record: fields that a listing told `at` (time.monotonic())."""
+        self.context = context
+        self.key = key
+        self.forever = PDH.fullmatch(key) is not None
+        self._record: dict[str, Any] = dict(record or {})
+        self._noted_at = at
+        self._mtime_ns: int | None = None
+        policy = ALWAYS if self.forever else context.policy
+        self._cell: Cell[Version] = Cell(self._load, policy, context.pool, f"collection {key}")
+        self._last: weakref.ref[Version] | None = None
+        self._text: Cell[bytes] = Cell(self._load_text, Policy(0.0), context.pool, f"record of {key}")
+
+    @property
+    def mtime_ns(self) -> int:
+        """When the collection was last modified, ns since 1970; 0 where Arvados does not say (content by
+        hash)."""
+        if self._mtime_ns is None:
+            self._mtime_ns = nanoseconds(self._record.get("modified_at"))
+        return self._mtime_ns
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files together, as the record says; 0 when it does not."""
+        size = self._record.get("file_size_total")
+        return size if isinstance(size, int) and size > 0 else 0
+
+    @property
+    def loaded(self) -> bool:
+        return self._cell.filled
+
+    def current(self) -> Version:
+        """The content now: loaded when it isn't, asked about when the last answer is old."""
+        version = self._cell.get(self.context.deadline)
+        self.context.cache.touch(self)
+        return version
+
+    def wait_loaded(self, seconds: float) -> bool:
+        """Wait at most so long for a first answer; False when there is none yet. Raises what the load
+        raises."""
+        if self._cell.filled:
+            self._cell.get(self.context.deadline)
+            return True
+        attempt = self._cell.start()
+        if not attempt.wait_done(seconds):
+            return False
+        attempt.wait(0.0, self.key)
+        return True
+
+    def timeout(self) -> float:
+        """Seconds for which the kernel may rely on names and attributes."""
+        if self._cell.filled:
+            return self._cell.remaining()
+        return max(0.0, self._noted_at + self.context.policy.max_age - time.monotonic())
+
+    def note(self, record: Record, at: float) -> None:
+        """A listing told these fields `at` (time.monotonic()): perhaps that the content is another now."""
+        version = self._cell.peek()
+        told = record.get("portable_data_hash")
+        if version is not None and not self.forever and told is not None:
+            if told == version.pdh:
+                self._cell.touch(at)
+            else:
+                self._cell.expire()
+        self._update(record)
+        self._noted_at = max(self._noted_at, at)
+
+    def expire(self) -> None:
+        """Something happened to it: ask when it is next looked at."""
+        if not self.forever:
+            self._cell.expire()
+
+    def record_text(self) -> bytes:
+        """The API's record as it is now, as `.arvados#collection` shows it: JSON, indent 4, sorted keys,
+        newline.
+
+        Asked for at every look: it is what programs use to learn the saved state, and it carries the
+        manifest.
+        """
+        return self._text.start().wait(self.context.deadline, self.key)
+
+    def footprint(self) -> int:
+        """See Holder."""
+        version = self._cell.peek()
+        return RECORD_SIZE + version.collection.approximate_size() if version is not None else 0
+
+    def shrink(self) -> bool:
+        """See Holder: first what was parsed, then everything. Files in use keep what they need."""
+        version = self._cell.peek()
+        if version is None:
+            return False
+        before = version.collection.approximate_size()
+        version.collection.drop_parsed()
+        if version.collection.approximate_size() < before:
+            return True
+        self._cell.clear()
+        return False
+
+    def _load(self) -> Version:
+        last = self._last() if self._last is not None else None
+        if last is not None:
+            if self.forever:
+                return last
+            news = self.context.api.get_collection(self.key, select=REFRESHED)
+            if news.get("portable_data_hash") == last.pdh:
+                self._update(news)
+                return last
+        record = self.context.api.get_collection(self.key)
+        manifest = _manifest(record, self.key)
+        pdh = str(record.get("portable_data_hash") or "")
+        if self.forever and portable_data_hash(manifest) != self.key:
+            raise BadAnswer(f"the API server gave other content under {self.key}", subject=self.key)
+        collection = Collection.from_record(
+            record, blocks=self.context.blocks, records=self.context.api, subject=self.key
+        )
+        version = Version(self, collection, pdh, manifest)
+        self._update(record)
+        self._last = weakref.ref(version)
+        return version
+
+    def _update(self, record: Record) -> None:
+        """New fields; readers of the record see the old one or the new one, never half of each."""
+        merged = {**self._record, **record}
+        merged.pop("manifest_text", None)  # large, and the collection has it
+        self._record = merged
+        self._mtime_ns = None
+
+    def _load_text(self) -> bytes:
+        begun = time.monotonic()
+        record = self.context.api.get_collection(self.key)
+        self.note(record, begun)
+        return (json.dumps(record, indent=4, sort_keys=True) + "\n").encode("ascii")
+
+
+def _manifest(record: Record, subject: str) -> str:
+    manifest = record.get("manifest_text")
+    if not isinstance(manifest, str):
+        raise BadAnswer(f"the API server gave no manifest for {subject}", subject=subject)
+    return manifest
+
+
+def nanoseconds(timestamp: object) -> int:
+    """An API timestamp (ISO 8601, UTC) as ns since 1970; 0 for none or nonsense."""
+    if not isinstance(timestamp, str):
+        return 0
+    try:
+        moment = ciso8601.parse_datetime(timestamp)
+    except ValueError:
+        return 0
+    return int(moment.timestamp()) * 1_000_000_000 + moment.microsecond * 1000

@@ -1,0 +1,86 @@
+"""What all nodes of one mount share: the floors below, the rules, and what is kept in memory by key.
+
+Made by `cli/build.py` (or a test); handed to every node. Any thread may call.
+"""
+
+import threading
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from arvados_fuse.api import ApiClient
+from arvados_fuse.collection.stores import BlockStore
+from arvados_fuse.tree.cell import Policy
+from arvados_fuse.tree.filters import ListFilters
+from arvados_fuse.tree.inode_cache import InodeCache
+from arvados_fuse.tree.names import Names
+from arvados_fuse.tree.pool import Pool
+
+if TYPE_CHECKING:
+    from arvados_fuse.tree.collection_state import CollectionState
+    from arvados_fuse.tree.listing import Listing
+
+DEADLINE_MARGIN = 5.0
+"""Seconds more than the API client's own deadline, so that its error, which says more, comes first."""
+
+
+class Context:
+    """Sizes are bytes, times are seconds.
+
+    uid, gid: the owner shown for everything (who mounted). started_ns: the time shown for what has none.
+    deadline: the longest that a request of the kernel waits for a load.
+    """
+
+    def __init__(
+        self,
+        api: ApiClient,
+        blocks: BlockStore,
+        *,
+        names: Names | None = None,
+        refresh_time: float = 15.0,
+        directory_cache: int = 128 << 20,
+        filters: Sequence[Sequence[Any]] = (),
+        uid: int = 0,
+        gid: int = 0,
+        encoding: str = "utf-8",
+    ) -> None:
+        self.api = api
+        self.blocks = blocks
+        self.names = names or Names(encoding=encoding)
+        self.policy = Policy(refresh_time)
+        self.cache = InodeCache(directory_cache)
+        self.filters = ListFilters.parse(filters)
+        self.uid = uid
+        self.gid = gid
+        self.started_ns = time.time_ns()
+        self.deadline = api.deadline + DEADLINE_MARGIN
+        self.pool = Pool()
+        self._lock = threading.Lock()
+        self._collections: weakref.WeakValueDictionary[str, CollectionState] = weakref.WeakValueDictionary()
+        self._listings: weakref.WeakValueDictionary[str, Listing] = weakref.WeakValueDictionary()
+
+    def collection(self, key: str, make: "Callable[[], CollectionState]") -> "CollectionState":
+        """The one state of the collection `key` (uuid or portable data hash); `make` constructs it when
+        needed."""
+        with self._lock:
+            state = self._collections.get(key)
+            if state is None:
+                state = self._collections[key] = make()
+            return state
+
+    def known_collection(self, key: str) -> "CollectionState | None":
+        """The state of the collection `key` if there is one."""
+        return self._collections.get(key)
+
+    def listing(self, key: str, make: "Callable[[], Listing]") -> "Listing":
+        """The one listing known as `key`, likewise."""
+        with self._lock:
+            listing = self._listings.get(key)
+            if listing is None:
+                listing = self._listings[key] = make()
+            return listing
+
+    def close(self) -> None:
+        """Let the threads end."""
+        self.pool.close()

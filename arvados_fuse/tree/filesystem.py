@@ -1,0 +1,204 @@
+"""The file system: everything the kernel can ask, without a kernel.
+
+Used by `fuse/operations.py` and by tests that run in process. Errors are ArvadosFuseError kinds. Any thread
+may call anything; `lookup`, `opendir`, `open` and `read` may wait for servers (never longer than their
+deadlines), the rest answers from memory.
+"""
+
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import NamedTuple, NoReturn
+
+from arvados_fuse.errors import AttributeMissing, InvalidArgument, IsADirectory, NameTooLong, ReadOnlyError
+from arvados_fuse.tree.attributes import Attributes, Missing, Statistics
+from arvados_fuse.tree.context import Context
+from arvados_fuse.tree.handles import DirectoryHandles, FileHandle, FileHandles
+from arvados_fuse.tree.inodes import ROOT, Inodes
+from arvados_fuse.tree.names import KERNEL_NAME_MAX
+from arvados_fuse.tree.nodes import DirectoryNode, FileNode, Snapshot
+
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_APPEND | os.O_CREAT
+"""Flags of `open` that say the file will be changed."""
+TOTAL = 1 << 50
+"""Bytes that `statfs` shows: Arvados does not tell how much fits, and programs refuse to work with
+nothing."""
+FILES = 1 << 32
+"""Files that `statfs` shows, likewise."""
+DOTS = 2
+"""`.` and `..` come before the entries of a listing."""
+
+
+class DirectoryEntry(NamedTuple):
+    """One name of a listing. mode: its file type only. next_offset: where to go on after it."""
+
+    name: bytes
+    ino: int
+    mode: int
+    next_offset: int
+
+
+class FileSystem:
+    """One tree, read-only. Names are bytes, as the kernel gives them."""
+
+    def __init__(self, context: Context, root: DirectoryNode) -> None:
+        self.context = context
+        self.inodes = Inodes(root)
+        self._files = FileHandles()
+        self._directories = DirectoryHandles()
+
+    # Names and attributes
+
+    def lookup(self, parent: int, name: bytes) -> Attributes:
+        """What `name` in the directory `parent` is; counts one reference of the kernel to it.
+
+        Raises Missing (its timeout: how long that may be remembered), NameTooLong, and what loading raises.
+        """
+        directory = self.inodes.directory(parent)
+        if len(name) > KERNEL_NAME_MAX:
+            raise NameTooLong(f"{name[:40]!r}... has {len(name)} bytes")
+        try:
+            text = self.context.names.decode(name)
+        except ValueError:
+            raise Missing(repr(name)) from None
+        found = directory.find(text)
+        node = self.inodes.adopt(directory, text, found.content)
+        return node.attributes()._replace(timeout=found.timeout)
+
+    def forget(self, counts: Iterable[tuple[int, int]]) -> None:
+        """The kernel dropped references: pairs of inode number and how many."""
+        self.inodes.forget(counts)
+
+    def getattr(self, ino: int) -> Attributes:
+        """Attributes of an inode that the kernel knows."""
+        return self.inodes.get(ino).attributes()
+
+    def access(self, ino: int, mode: int) -> bool:
+        """Whether `mode` (os.R_OK, ...) is allowed; nobody may write."""
+        attributes = self.getattr(ino)
+        if mode & os.W_OK:
+            return False
+        return not mode & os.X_OK or bool(attributes.mode & 0o111)
+
+    def statfs(self) -> Statistics:
+        """Sizes that let programs which check for space go on."""
+        return Statistics(block_size=4096, total=TOTAL, free=TOTAL, files=FILES, files_free=FILES)
+
+    def readlink(self, ino: int) -> NoReturn:
+        """There are no symbolic links."""
+        raise InvalidArgument("not a symbolic link", subject=self.inodes.get(ino).name)
+
+    def getxattr(self, ino: int, name: bytes) -> NoReturn:
+        """No extended attributes yet."""
+        raise AttributeMissing(f"no attribute {name!r}", subject=self.inodes.get(ino).name)
+
+    def listxattr(self, ino: int) -> list[bytes]:
+        """Names of extended attributes."""
+        self.inodes.get(ino)
+        return []
+
+    # Files
+
+    def open(self, ino: int, flags: int) -> int:
+        """A handle for reading. Raises ReadOnlyError, IsADirectory."""
+        node = self.inodes.get(ino)
+        if not isinstance(node, FileNode):
+            raise IsADirectory(f"{node.name!r} is a directory", subject=node.name)
+        if flags & WRITING:
+            self._refuse(node.name)
+        content = node.open()
+        self.inodes.hold(node)
+        return self._files.add(FileHandle(node, content))
+
+    def read(self, fh: int, offset: int, size: int) -> bytes | memoryview:
+        """Bytes from `offset`, fewer than `size` only at the end."""
+        return self._files.get(fh).content.read(offset, size)
+
+    def flush(self, fh: int) -> None:
+        """A descriptor was closed; nothing is unsaved here."""
+        self._files.get(fh)
+
+    def fsync(self, fh: int) -> None:
+        """Nothing is unsaved here."""
+        self._files.get(fh)
+
+    def release(self, fh: int) -> None:
+        """The handle is not used any more."""
+        self.inodes.release(self._files.remove(fh).node)
+
+    # Directories
+
+    def opendir(self, ino: int) -> int:
+        """A handle on the names as they are now."""
+        node = self.inodes.directory(ino)
+        snapshot = node.snapshot()
+        self.inodes.hold(node)
+        return self._directories.add(snapshot)
+
+    def readdir(self, fh: int, offset: int) -> Iterator[DirectoryEntry]:
+        """The names from `offset` (0, or the `next_offset` of an entry). Never waits and never fails
+        halfway."""
+        snapshot = self._directories.get(fh)
+        return self._entries(snapshot, offset)
+
+    def fsyncdir(self, fh: int) -> None:
+        """Nothing is unsaved here."""
+        self._directories.get(fh)
+
+    def releasedir(self, fh: int) -> None:
+        """The handle is not used any more."""
+        self.inodes.release(self._directories.remove(fh).node)
+
+    def _entries(self, snapshot: Snapshot, offset: int) -> Iterator[DirectoryEntry]:
+        node = snapshot.node
+        if offset == 0:
+            yield DirectoryEntry(b".", node.ino, stat.S_IFDIR, 1)
+        if offset <= 1:
+            above = node.parent.ino if node.parent is not None else ROOT
+            yield DirectoryEntry(b"..", above, stat.S_IFDIR, DOTS)
+        start = max(0, offset - DOTS)
+        encode, is_directory = self.context.names.encode, snapshot.is_directory
+        rest = islice(snapshot.entries, start, None)
+        for place, (name, content) in enumerate(rest, start + DOTS + 1):
+            raw = encode(name)
+            if raw is not None:
+                mode = stat.S_IFDIR if is_directory(content) else stat.S_IFREG
+                yield DirectoryEntry(raw, self.inodes.number_of(node, name), mode, place)
+
+    # Changes: refused, whoever asks and whatever the kernel has checked before
+
+    def setattr(self, ino: int) -> NoReturn:
+        """Truncate, chmod, chown, utimens."""
+        self._refuse(self.inodes.get(ino).name)
+
+    def write(self, fh: int) -> NoReturn:
+        """No handle is open for writing."""
+        self._refuse(self._files.get(fh).node.name)
+
+    def create(self, parent: int, name: bytes) -> NoReturn:
+        """create, mknod, mkdir, symlink, and link or rename to this name."""
+        self.inodes.directory(parent)
+        self._refuse(os.fsdecode(name))
+
+    def remove(self, parent: int, name: bytes) -> NoReturn:
+        """unlink, rmdir, and rename of this name."""
+        self.inodes.directory(parent)
+        self._refuse(os.fsdecode(name))
+
+    def setxattr(self, ino: int, name: bytes) -> NoReturn:
+        """setxattr, removexattr."""
+        self._refuse(f"{self.inodes.get(ino).name}: {os.fsdecode(name)}")
+
+    def check(self) -> None:
+        """Raise AssertionError when an invariant of the tables does not hold."""
+        self.inodes.check()
+        self.context.cache.check()
+
+    def close(self) -> None:
+        """Let the threads below end."""
+        self.context.close()
+
+    @staticmethod
+    def _refuse(what: str) -> NoReturn:
+        raise ReadOnlyError(f"the mount is read-only: {what}", subject=what)

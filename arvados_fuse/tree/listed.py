@@ -1,0 +1,115 @@
+"""The one directory node for everything that is listed: projects, shared, tags, the root of a layout.
+
+Used by the layout and by listings themselves (a project's subprojects). What it shows is a `Listing` or fixed
+entries; which objects those are is the business of its source.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from arvados_fuse.tree.attributes import DIRECTORY_MODE, FOREVER, Attributes, Missing
+from arvados_fuse.tree.context import Context
+from arvados_fuse.tree.listing import Entry, Listing, Source
+from arvados_fuse.tree.nodes import DirectoryNode, Found, Node, Snapshot
+
+
+class ListingRef(NamedTuple):
+    """A listed directory as its parent knows it. make_source: constructs its source. mtime_ns: ns since
+    1970."""
+
+    key: str
+    make_source: Callable[[], Source]
+    mtime_ns: int
+
+    @property
+    def is_directory(self) -> bool:
+        """See Entry."""
+        return True
+
+    def node(self, context: Context, parent: DirectoryNode) -> Node:
+        """A directory for it; empty when it stands below itself (a filter group can contain itself)."""
+        above: DirectoryNode | None = parent
+        while above is not None:
+            if isinstance(above, ListedDirectory) and above.key == self.key:
+                return FixedDirectory(context, {})
+            above = above.parent
+        listing = context.listing(self.key, lambda: Listing(context, self.make_source()))
+        return ListedDirectory(context, self.key, listing, self.mtime_ns)
+
+
+class ListedDirectory(DirectoryNode):
+    """Shows a listing."""
+
+    __slots__ = ("_listing", "_mtime_ns", "key")
+
+    def __init__(self, context: Context, key: str, listing: Listing, mtime_ns: int) -> None:
+        super().__init__(context)
+        self.key = key
+        self._listing = listing
+        self._mtime_ns = mtime_ns
+
+    def attributes(self) -> Attributes:
+        context = self.context
+        return Attributes(
+            self.ino, DIRECTORY_MODE, 0, self._mtime_ns, context.uid, context.gid, context.policy.max_age
+        )
+
+    def rebind(self, content: Any) -> bool:
+        if not isinstance(content, ListingRef) or content.key != self.key:
+            return False
+        self._mtime_ns = content.mtime_ns
+        return True
+
+    def find(self, name: str) -> Found:
+        return self._listing.find(name)
+
+    def make(self, name: str, content: Entry) -> Node:
+        return content.node(self.context, self)
+
+    def snapshot(self) -> Snapshot:
+        entries = sorted(self._listing.all().items())
+        return Snapshot(self, entries, lambda entry: entry.is_directory)
+
+
+class FixedDirectory(DirectoryNode):
+    """Shows entries that never change: the root of a layout."""
+
+    __slots__ = ("_entries",)
+
+    def __init__(self, context: Context, entries: Mapping[str, Entry]) -> None:
+        super().__init__(context)
+        self._entries = entries
+
+    def attributes(self) -> Attributes:
+        context = self.context
+        return Attributes(self.ino, DIRECTORY_MODE, 0, context.started_ns, context.uid, context.gid, FOREVER)
+
+    def rebind(self, content: Any) -> bool:
+        return isinstance(content, FixedRef) and content.entries is self._entries
+
+    def find(self, name: str) -> Found:
+        entry = self._entries.get(name)
+        if entry is None:
+            raise Missing(name, timeout=FOREVER)
+        return Found(entry, FOREVER)
+
+    def make(self, name: str, content: Entry) -> Node:
+        return content.node(self.context, self)
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(self, sorted(self._entries.items()), lambda entry: entry.is_directory)
+
+
+class FixedRef(NamedTuple):
+    """A fixed directory as its parent knows it."""
+
+    entries: Mapping[str, Entry]
+
+    @property
+    def is_directory(self) -> bool:
+        """See Entry."""
+        return True
+
+    def node(self, context: Context, _parent: DirectoryNode) -> Node:
+        """A directory for it."""
+        return FixedDirectory(context, self.entries)

@@ -1,0 +1,129 @@
+"""The names of one directory that come from the API server: listed whole, or one by one.
+
+Used by `ListedDirectory` nodes; kept by key, so that two places showing one project share it. A name is
+resolved without listing the whole; misses are remembered as long as hits. Any thread may call; loads run on
+the pool.
+"""
+
+import time
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from arvados_fuse.tree.attributes import FOREVER, Missing
+from arvados_fuse.tree.cell import Cell
+from arvados_fuse.tree.context import Context
+from arvados_fuse.tree.nodes import DirectoryNode, Found, Node
+
+SINGLES_BEFORE_ALL = 16
+"""Names asked for one by one within the refresh time before the whole is listed: it is cheaper then."""
+SINGLES_KEPT = 1000
+"""Names remembered one by one."""
+ENTRY_SIZE = 700
+"""Bytes that one entry holds, roughly: its record as a dictionary of short strings, and its name."""
+
+
+class Entry(Protocol):
+    """What a listing has under a name: makes the node for it."""
+
+    @property
+    def is_directory(self) -> bool: ...
+
+    def node(self, context: Context, parent: DirectoryNode) -> Node:
+        """A new node showing this; only constructs."""
+
+
+class Source(Protocol):
+    """Where a listing comes from. All methods may ask the API server; none is called under a lock."""
+
+    @property
+    def subject(self) -> str:
+        """What this is, for messages."""
+
+    @property
+    def hidden(self) -> frozenset[str]:
+        """Names that `find` knows and `all` leaves out."""
+
+    def all(self) -> Mapping[str, Any]:
+        """Every entry by its name."""
+
+    def find(self, name: str) -> Any:
+        """The entry for one name, or None."""
+
+    def possible(self, name: str) -> bool:
+        """False for a name that can't ever exist here; asks nobody."""
+
+
+class Listing:
+    """What is known of a source's names. Constructing asks nothing."""
+
+    def __init__(self, context: Context, source: Source) -> None:
+        self._context = context
+        self._source = source
+        self._all: Cell[Mapping[str, Any]] = self._cell(source.all, source.subject)
+        self._singles: dict[str, Cell[Any]] = {}
+        self._singles_since = time.monotonic()
+
+    def find(self, name: str) -> Found:
+        """Raises Missing, and what the API answers."""
+        if not self._source.possible(name):
+            raise Missing(name, timeout=FOREVER)
+        cell: Cell[Any] = self._all
+        if name in self._source.hidden:
+            cell = self._single(name)
+            entry = cell.get(self._context.deadline)
+        elif self._all.is_fresh() or self._many_singles():
+            entry = self._all.get(self._context.deadline).get(name)
+        else:
+            cell = self._single(name)
+            entry = cell.get(self._context.deadline)
+        self._context.cache.touch(self)
+        if entry is None:
+            raise Missing(name, timeout=cell.remaining())
+        return Found(entry, cell.remaining())
+
+    def all(self) -> Mapping[str, Any]:
+        """Every entry by its name."""
+        entries = self._all.get(self._context.deadline)
+        self._context.cache.touch(self)
+        return entries
+
+    def expire(self) -> None:
+        """Something in it may have changed."""
+        self._all.expire()
+        self._singles = {}
+
+    def footprint(self) -> int:
+        """See Holder."""
+        return ENTRY_SIZE * (len(self._all.peek() or ()) + len(self._singles))
+
+    def shrink(self) -> bool:
+        """See Holder."""
+        self._all.clear()
+        self._singles = {}
+        return False
+
+    def _cell(self, load: Any, subject: str) -> Cell[Any]:
+        return Cell(load, self._context.policy, self._context.pool, subject)
+
+    def _single(self, name: str) -> Cell[Any]:
+        singles = self._singles
+        cell = singles.get(name)
+        if cell is None:
+            if len(singles) >= SINGLES_KEPT:
+                singles = self._singles = {}
+            cell = self._cell(lambda: self._source.find(name), f"{name!r} in {self._source.subject}")
+            known = self._all.peek()
+            if known is not None:  # old, but better than nothing when the server can't be reached
+                cell.put(known.get(name))
+            # Two threads may both have come here: one cell wins.
+            cell = singles.setdefault(name, cell)
+        return cell
+
+    def _many_singles(self) -> bool:
+        """Whether so many names were asked for lately that the whole listing is the better question."""
+        now = time.monotonic()
+        if now - self._singles_since > self._context.policy.max_age:
+            self._singles_since = now
+            if not self._all.filled:
+                self._singles = {}
+        return len(self._singles) >= SINGLES_BEFORE_ALL
