@@ -39,7 +39,7 @@ class File:
         return self.content().read(self.parent.tree.blocks, offset, size)
 
     def same_content(self, other: "File") -> bool:
-        """Whether both have the same bytes, as far as their segments tell. Raises ManifestError like `content`."""
+        """Whether both have the same bytes, as far as segments tell. Raises ManifestError like `content`."""
         return self is other or (self.size() == other.size() and self.content().same_as(other.content()))
 
     def content(self) -> Content:
