@@ -159,6 +159,8 @@ def _status_and_errors(error: Exception) -> tuple[int, list[str]]:
         return 405, ["Method not allowed for this path"]
     if isinstance(error, web.HTTPException):
         return error.status, [error.reason]
+    if isinstance(error, ConnectionError):
+        return 400, ["The client has gone"]
     if isinstance(error, asyncio.TimeoutError):
         return 408, ["The request did not arrive in time"]
     return 500, ["Internal error; see the server's log"]

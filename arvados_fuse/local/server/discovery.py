@@ -176,6 +176,8 @@ def _site_resources() -> dict[str, Any]:
             "description": f"The cluster's {path}",
             "parameters": {},
             "parameterOrder": [],
+            # Without this key google-api-python-client gives the answer as bytes.
+            "response": {},
             "scopes": [],
         }
         return {"methods": {"get": method}}

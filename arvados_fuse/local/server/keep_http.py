@@ -185,7 +185,7 @@ class KeepService:
             logger.error("Block %s is corrupt on disk; the answer was cut", md5)
             if request.transport is not None:
                 request.transport.abort()
-            raise ConnectionResetError("corrupt block")
+            return
         self._blocks.checked.add(md5, identity)
         await response.write(held)
         await response.write_eof()
@@ -242,14 +242,24 @@ class KeepService:
             request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         pending = bytearray()
         received = 0
-        async for piece in request.content.iter_any():
-            received += len(piece)
-            if received > BLOCK_SIZE_LIMIT:
-                raise web.HTTPRequestEntityTooLarge(BLOCK_SIZE_LIMIT, received, text="larger than 64 MiB\n")
-            pending += piece
-            if len(pending) >= CHECK_CHUNK:
-                await asyncio.to_thread(writer.write, pending)
-                pending = bytearray()
+        # One piece is hashed and written while the next one arrives.
+        writing: asyncio.Task[None] | None = None
+        try:
+            async for piece in request.content.iter_any():
+                received += len(piece)
+                if received > BLOCK_SIZE_LIMIT:
+                    raise web.HTTPRequestEntityTooLarge(
+                        BLOCK_SIZE_LIMIT, received, text="larger than 64 MiB\n"
+                    )
+                pending += piece
+                if len(pending) >= CHECK_CHUNK:
+                    if writing is not None:
+                        await writing
+                    writing = asyncio.create_task(asyncio.to_thread(writer.write, pending))
+                    pending = bytearray()
+        finally:
+            if writing is not None:
+                await writing
         await asyncio.to_thread(writer.write, pending)
 
 
@@ -266,12 +276,16 @@ async def _outer_edge(request: web.Request, handler: Handler) -> web.StreamRespo
     except web.HTTPException as refusal:
         refusal.headers["X-Request-Id"] = request_id
         raise
-    except (ConnectionError, asyncio.CancelledError):
-        raise
+    except ConnectionError:
+        # The client has gone; aiohttp notices that nobody is there for this answer.
+        logger.info("%s %s was cut by the client", request.method, request.path.split("+")[0])
+        return web.Response(status=400)
     except OSError as error:
         logger.error("%s %s: %s", request.method, request.path.split("+")[0], error)
         raise web.HTTPServiceUnavailable(text="the disk of this service failed or is full\n") from None
     except Exception:
         logger.exception("Unexpected failure in %s %s", request.method, request.path.split("+")[0])
         raise web.HTTPInternalServerError(text="internal error\n") from None
+    if not response.prepared:
+        response.headers["X-Request-Id"] = request_id
     return response

@@ -19,6 +19,11 @@ WORKERS = 16
 START_DEADLINE = 10.0
 """Seconds; starting only puts sockets into the loop."""
 
+READ_AHEAD = 2 * 1024 * 1024
+"""Bytes of a body that may wait in memory, per connection; with aiohttp's 64 KiB uploads are a fifth
+slower.
+"""
+
 GRACE = 5.0
 """Seconds that blocks under way get to finish when the server stops."""
 
@@ -56,7 +61,12 @@ class KeepThread:
         runners = []
         try:
             for listener, service in self._services:
-                runner = web.AppRunner(service.application(), access_log=None, shutdown_timeout=GRACE)
+                runner = web.AppRunner(
+                    service.application(),
+                    access_log=None,
+                    shutdown_timeout=GRACE,
+                    read_bufsize=READ_AHEAD,
+                )
                 runners.append(runner)
                 await runner.setup()
                 await web.SockSite(runner, listener).start()
