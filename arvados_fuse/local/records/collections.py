@@ -8,10 +8,12 @@ portable data hash; they are signed for the caller on the way out.
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from arvados_fuse.local.records import logs, manifest, trash, versions
+from arvados_fuse.local.records import logs, manifest, replacing, trash, versions
 from arvados_fuse.local.records.apierror import forbidden, invalid, not_found
+from arvados_fuse.local.records.content import Content
 from arvados_fuse.local.records.context import Context, Parameters, Record
 from arvados_fuse.local.records.filters import Binds
 from arvados_fuse.local.records.identifiers import PORTABLE_DATA_HASH
@@ -21,7 +23,6 @@ from arvados_fuse.local.records.naming import check_name, free_name
 from arvados_fuse.local.records.permissions import WRITE
 from arvados_fuse.local.records.schema import COLLECTIONS
 from arvados_fuse.local.records.store import (
-    MANIFEST,
     answer,
     attributes_of,
     find,
@@ -39,32 +40,37 @@ from arvados_fuse.local.records.values import flag, text
 EMPTY = manifest.read("", lambda locator: None)
 
 
-def prepare(context: Context, parameters: Parameters) -> Manifest | None:
-    """Before the transaction of a create or update: check the manifest that came along; None without one.
+@dataclass(frozen=True)
+class Prepared:
+    """What a save will store, worked out before its transaction.
+
+    sent: the manifest that came along. content: the content to be, None when it stays. base: the portable
+        data
+    hash of the content that it was made from, None when it doesn't depend on one.
+    """
+
+    sent: Manifest | None
+    content: Manifest | None
+    base: str | None
+
+
+def prepare_create(context: Context, parameters: Parameters) -> Prepared:
+    """Before the transaction of a create: check what came along and put the content together.
 
     Raises ApiError 422 when it is not legal or is not what `portable_data_hash` says, 403 for a block's
     signature.
     """
-    given = attributes_of(COLLECTIONS, parameters)
-    sent = given.get("manifest_text")
-    content = None
-    if sent is not None:
-        if not isinstance(sent, str):
-            raise invalid("manifest_text must be a string")
-        content = manifest.read(sent, manifest.signature_check(context.signer, context.caller.token))
-    claimed = given.get("portable_data_hash")
-    if claimed is not None and not isinstance(claimed, str):
-        raise invalid("portable_data_hash must be a string")
-    if (
-        claimed
-        and content is not None
-        and not _replaces(parameters)
-        and claimed != content.portable_data_hash
-    ):
-        raise invalid(
-            f"portable_data_hash {claimed[:80]} is not that of the manifest: {content.portable_data_hash}"
-        )
-    return content
+    sent = _sent(context, parameters)
+    return Prepared(sent, _composed(context, EMPTY.portable_data_hash, parameters, sent), None)
+
+
+def prepare_update(context: Context, parameters: Parameters) -> Prepared:
+    """Before the transaction of an update: the same, on the content that the collection has now."""
+    row = _for_change(context, parameters)
+    sent = _sent(context, parameters)
+    base: str = row["portable_data_hash"]
+    depends = parameters.get("replace_files") or (parameters.get("replace_segments") and sent is None)
+    return Prepared(sent, _composed(context, base, parameters, sent), base if depends else None)
 
 
 def get(context: Context, parameters: Parameters) -> Record:
@@ -86,15 +92,15 @@ def list_(context: Context, parameters: Parameters) -> Record:
 
 def create(context: Context, parameters: Parameters) -> Record:
     """A new collection in a project or home that the caller may write."""
+    prepared: Prepared = context.prepared
     given = attributes_of(COLLECTIONS, parameters)
     claimed = given.pop("portable_data_hash", None)
-    content: Manifest | None = context.prepared
-    if content is None and claimed and not _replaces(parameters) and claimed != EMPTY.portable_data_hash:
+    if claimed and prepared.content is None and claimed != EMPTY.portable_data_hash:
         raise invalid("portable_data_hash came without its manifest_text")
     row = new_row(context, COLLECTIONS, writable_values(context, COLLECTIONS, given, None))
     need_owner(context, row["owner_uuid"])
     _check(context, row)
-    _set_content(context, row, content or EMPTY)
+    _set_content(context, row, prepared.content or EMPTY)
     row["current_version_uuid"] = row["uuid"]
     trash.settle(context, row)
     ensure = flag(parameters, "ensure_unique_name")
@@ -110,10 +116,14 @@ def change(context: Context, parameters: Parameters) -> Record:
     given = attributes_of(COLLECTIONS, parameters)
     claimed = given.pop("portable_data_hash", None)
     values = writable_values(context, COLLECTIONS, given, row)
-    content: Manifest | None = context.prepared
+    prepared: Prepared = context.prepared
+    content = prepared.content
+    if prepared.base not in (None, row["portable_data_hash"]):
+        # Somebody else changed it meanwhile: once more, on what is there now.
+        content = _composed(context, row["portable_data_hash"], parameters, prepared.sent)
     if content is not None:
         _set_content(context, values, content)
-    elif claimed and claimed != row["portable_data_hash"] and not _replaces(parameters):
+    elif claimed and claimed != row["portable_data_hash"]:
         raise invalid("portable_data_hash came without its manifest_text")
     return _change(context, row, values, parameters)
 
@@ -193,12 +203,71 @@ def _check(context: Context, row: Record) -> None:
             raise invalid(f"there is no storage class {str(name)[:80]!r}")
 
 
+def _sent(context: Context, parameters: Parameters) -> Manifest | None:
+    """The manifest that came along, checked; None without one."""
+    given = attributes_of(COLLECTIONS, parameters)
+    text = given.get("manifest_text")
+    claimed = given.get("portable_data_hash")
+    if not isinstance(claimed, (str, type(None))) or not isinstance(text, (str, type(None))):
+        raise invalid("portable_data_hash and manifest_text must be strings")
+    if text is None:
+        return None
+    sent = manifest.read(text, manifest.signature_check(context.signer, context.caller.token))
+    replaces = parameters.get("replace_files") or parameters.get("replace_segments")
+    if claimed and not replaces and claimed != sent.portable_data_hash:
+        raise invalid(
+            f"portable_data_hash {claimed[:80]} is not that of the manifest: {sent.portable_data_hash}"
+        )
+    return sent
+
+
+def _composed(context: Context, base: str, parameters: Parameters, sent: Manifest | None) -> Manifest | None:
+    """The content that a save makes out of the content `base` and what was sent; None when it stays."""
+    files = replacing.check_files(parameters.get("replace_files"), with_manifest=bool(sent and sent.text))
+    check = manifest.signature_check(context.signer, context.caller.token)
+    segments = replacing.check_segments(parameters.get("replace_segments"), check)
+    if not files and not segments:
+        return sent
+    if files or sent is None:
+        content = _stored_content(context, base)
+    else:
+        content = Content.load(sent.text, 0, 0, normalized=False)
+    others: dict[str, Content] = {"current": content}
+
+    def source(name: str) -> Content:
+        if name not in others:
+            if name != "manifest_text":
+                others[name] = _stored_content(context, _visible_hash(context, name)["portable_data_hash"])
+            elif sent is not None:
+                others[name] = Content.load(sent.text, 0, 0, normalized=False)
+            else:
+                raise invalid("replace_files: no manifest_text came along")
+        return others[name]
+
+    replacing.replace_files(content, files, source)
+    replacing.replace_segments(content, segments)
+    return manifest.of_text(content.text(), *content.totals())
+
+
+def _stored_content(context: Context, portable_data_hash: str) -> Content:
+    query = (
+        "SELECT text, normalized, file_count, file_size_total FROM manifests JOIN collections"
+        " USING (portable_data_hash) WHERE portable_data_hash = ? LIMIT 1"
+    )
+    row = context.connection.execute(query, (portable_data_hash,)).fetchone()
+    if row is None:
+        return Content()
+    return Content.load(
+        row["text"], row["file_count"], row["file_size_total"], normalized=bool(row["normalized"])
+    )
+
+
 def _set_content(context: Context, values: Record, content: Manifest) -> None:
     """Store `content` and make `values` refer to it."""
     context.connection.execute(
-        "INSERT INTO manifests (portable_data_hash, file_names, text) VALUES (?, ?, ?)"
-        " ON CONFLICT (portable_data_hash) DO NOTHING",
-        (content.portable_data_hash, content.file_names, content.text),
+        "INSERT INTO manifests (portable_data_hash, normalized, text) VALUES (?, ?, ?)"
+        " ON CONFLICT (portable_data_hash) DO UPDATE SET normalized = max(normalized, excluded.normalized)",
+        (content.portable_data_hash, content.normalized, content.text),
     )
     values["portable_data_hash"] = content.portable_data_hash
     values["file_count"] = content.file_count
@@ -206,23 +275,30 @@ def _set_content(context: Context, values: Record, content: Manifest) -> None:
 
 
 def _by_hash(context: Context, portable_data_hash: str, parameters: Parameters) -> Record:
+    row = _visible_hash(context, portable_data_hash)
+    names = selected(COLLECTIONS, parameters)
+    shown: Record = {name: row[name] for name in ("portable_data_hash", "trash_at") if name in names}
+    if "manifest_text" in names:
+        query = "SELECT text FROM manifests WHERE portable_data_hash = ?"
+        shown["manifest_text"] = context.connection.execute(query, (portable_data_hash,)).fetchone()["text"]
+    _sign(context, shown)
+    return shown
+
+
+def _visible_hash(context: Context, portable_data_hash: str) -> Record:
+    """Hash and trash_at of content in some collection that the caller may see. Raises ApiError 404."""
     binds = Binds()
     binds.values.update(now=context.now, hash=portable_data_hash)
     condition = visible_sql(context, COLLECTIONS, binds, old_versions=True)
     row = context.connection.execute(
-        f"SELECT portable_data_hash, trash_at, {MANIFEST} AS manifest_text FROM collections"
+        "SELECT portable_data_hash, trash_at FROM collections"
         f" WHERE portable_data_hash = :hash AND {condition}"
         " ORDER BY trash_at IS NOT NULL, trash_at DESC LIMIT 1",
         binds.values,
     ).fetchone()
     if row is None:
         raise not_found(f"no collection {portable_data_hash} is there for you")
-    names = selected(COLLECTIONS, parameters)
-    shown: Record = {
-        name: row[name] for name in ("portable_data_hash", "manifest_text", "trash_at") if name in names
-    }
-    _sign(context, shown)
-    return shown
+    return dict(row)
 
 
 def _answer(context: Context, uuid: str, parameters: Parameters) -> Record:
@@ -234,7 +310,3 @@ def _answer(context: Context, uuid: str, parameters: Parameters) -> Record:
 def _sign(context: Context, record: Record) -> None:
     if "manifest_text" in record:
         record["manifest_text"] = manifest.sign(record["manifest_text"], context.signer, context.caller.token)
-
-
-def _replaces(parameters: Parameters) -> bool:
-    return bool(parameters.get("replace_files") or parameters.get("replace_segments"))

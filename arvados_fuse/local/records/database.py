@@ -35,7 +35,7 @@ _EXTRA_COLUMNS = {"api_client_authorizations": ("secret_hash TEXT NOT NULL UNIQU
 _TABLES = """
 CREATE TABLE manifests (
     portable_data_hash TEXT PRIMARY KEY,
-    file_names TEXT NOT NULL,
+    normalized INTEGER NOT NULL,
     text TEXT NOT NULL
 );
 CREATE TABLE state (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;

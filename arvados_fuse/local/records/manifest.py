@@ -16,9 +16,6 @@ from operator import add
 from arvados_fuse.local.records.apierror import forbidden, invalid
 from arvados_fuse.local.signature import SignatureError, Signer
 
-MAX_FILE_NAMES = 2**20
-"""Characters of file names that are kept for searches; Arvados too indexes only a beginning."""
-
 _FIRST_FILE = re.compile(r" (?=[0-9]{1,18}:[0-9]{1,18}:)")
 _FILE = re.compile(r"(?:^| )([0-9]{1,18}):([0-9]{1,18}):([^ ]+)(?= |$)")
 _LOCATOR = re.compile(r"[0-9a-f]{32}\+[0-9]{1,18}(?:\+[A-Z][A-Za-z0-9@_-]*)*")
@@ -31,18 +28,19 @@ _BAD_ESCAPE = re.compile(r"\\(?![0-3][0-7][0-7])|\\000")
 _NEEDLESS_ESCAPE = re.compile(r"\\(?!0[0-3]|040|072|134)")
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f]")
 _BAD_PART = re.compile(r"(?:^|/)\.{0,2}(?:/|$)")
+_NOT_A_NAME = re.compile(r" (?:[0-9a-f]{32}\+[^ ]*|[0-9]+:[0-9]+:)|(?:^|(?<=\n))\./?")
 _NEEDS_ESCAPE = re.compile(r"[\x00-\x20:\\]")
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """text: without hints but sizes. file_size_total: bytes. file_names: for searches, one to a line."""
+    """text: without hints but sizes. file_size_total: bytes. normalized: `content` wrote it."""
 
     text: str
     portable_data_hash: str
     file_count: int
     file_size_total: int
-    file_names: str
+    normalized: bool = False
 
 
 def strip(text: str) -> str:
@@ -90,15 +88,28 @@ def read(text: str, check: Callable[[str], None]) -> Manifest:
         check(locator)
     _check_conflicts(streams)
     bare = strip(text)
-    encoded = bare.encode()
-    digest = hashlib.md5(encoded, usedforsecurity=False).hexdigest()
     return Manifest(
         text=bare,
-        portable_data_hash=f"{digest}+{len(encoded)}",
+        portable_data_hash=portable_data_hash(bare),
         file_count=sum(map(len, streams.values())),
         file_size_total=file_size_total,
-        file_names=_searchable(streams),
     )
+
+
+def of_text(text: str, file_count: int, file_size_total: int) -> Manifest:
+    """A manifest that `content` wrote, with what it counted."""
+    return Manifest(text, portable_data_hash(text), file_count, file_size_total, normalized=True)
+
+
+def portable_data_hash(text: str) -> str:
+    """The portable data hash of a text without hints but sizes."""
+    encoded = text.encode()
+    return f"{hashlib.md5(encoded, usedforsecurity=False).hexdigest()}+{len(encoded)}"
+
+
+def file_names(text: str) -> str:
+    """The names of directories and files in a legal manifest, for searches; one to a line."""
+    return unescape(_NOT_A_NAME.sub("\n", text))
 
 
 def signature_check(signer: Signer, token: str) -> Callable[[str], None]:
@@ -184,15 +195,3 @@ def _check_conflicts(streams: dict[str, set[str]]) -> None:
                     f"the manifest has a file and a directory called {unescape(parent + '/' + name)[:200]!r}"
                 )
             parent, _, name = parent.rpartition("/")
-
-
-def _searchable(streams: dict[str, set[str]]) -> str:
-    parts: list[str] = []
-    size = 0
-    for stream, files in streams.items():
-        part = "\n".join((stream[2:], *sorted(files)))
-        parts.append(part)
-        size += len(part)
-        if size > MAX_FILE_NAMES:
-            break
-    return unescape("\n".join(parts)[:MAX_FILE_NAMES])

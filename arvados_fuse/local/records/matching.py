@@ -1,4 +1,4 @@
-"""SQL `like` as Arvados has it, as functions for SQLite.
+"""SQL `like` as Arvados has it, and the file names in manifests, as functions for SQLite.
 
 SQLite's own `LIKE` ignores case and limits the pattern; these don't. `database` registers them on every
 connection.
@@ -10,9 +10,13 @@ import re
 import sqlite3
 from functools import lru_cache
 
+from arvados_fuse.local.records.manifest import file_names
+
 
 def register(connection: sqlite3.Connection) -> None:
-    """Give `connection` the functions `arv_like(pattern, text)` and `arv_ilike(pattern, text)`."""
+    """Give `connection` the functions `arv_like(pattern, text)`, `arv_ilike(pattern, text)` and
+    `arv_file_names(manifest)`."""
+    connection.create_function("arv_file_names", 1, _file_names, deterministic=True)
     connection.create_function("arv_like", 2, _like, deterministic=True)
     connection.create_function("arv_ilike", 2, _ilike, deterministic=True)
 
@@ -33,6 +37,10 @@ def like(pattern: str, text: str, *, ignore_case: bool = False) -> bool:
         position = found.end()
     start = len(text) - _length(pieces[-1])
     return start >= position and pieces[-1].fullmatch(text, start) is not None
+
+
+def _file_names(text: str | None) -> str | None:
+    return None if text is None else file_names(text)
 
 
 def _like(pattern: str, text: object) -> bool | None:

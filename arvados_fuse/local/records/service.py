@@ -103,7 +103,7 @@ HANDLERS: dict[str, dict[str, Handler]] = {
     },
 }
 _PREPARE: dict[str, dict[str, Handler]] = {
-    "collections": {"create": collections.prepare, "update": collections.prepare},
+    "collections": {"create": collections.prepare_create, "update": collections.prepare_update},
 }
 _FOR_INACTIVE = {
     ("users", "current"),

@@ -17,9 +17,7 @@ from arvados_fuse.local.records.schema import BY_KIND, Resource
 from arvados_fuse.local.records.values import array, check_json, decode, encode
 
 MANIFEST = "(SELECT text FROM manifests WHERE manifests.portable_data_hash = collections.portable_data_hash)"
-FILE_NAMES = (
-    "(SELECT file_names FROM manifests WHERE manifests.portable_data_hash = collections.portable_data_hash)"
-)
+FILE_NAMES = f"arv_file_names({MANIFEST})"
 IS_TRASHED = "({0}.trash_at IS NOT NULL AND {0}.trash_at <= :now)"
 _HIDDEN = ("uuid", "owner_uuid", "modified_at")
 """Columns that every answer needs for etag, can_write and the like."""
