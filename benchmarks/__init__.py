@@ -1,0 +1,1 @@
+"""Measurements beside the stock SDK and arv-mount 3.2.1; run by `make bench`."""
