@@ -93,9 +93,7 @@ def _blocks(options: MountOptions, settings: ApiSettings, api: ApiClient) -> Blo
     if options.ram_cache:
         store = RamStore(options.file_cache)
     else:
-        store = DiskStore(
-            options.disk_cache_dir or _shared_cache(), options.file_cache
-        )
+        store = DiskStore(options.disk_cache_dir or _shared_cache(), options.file_cache)
     return BlockCache(
         api, store, insecure=settings.insecure, ca_file=settings.ca_file or None, retries=options.retries
     )

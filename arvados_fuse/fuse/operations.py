@@ -150,7 +150,9 @@ class Operations(llfuse.Operations):  # type: ignore[misc]
 
     @handler
     def flush(self, fh: int) -> None:
-        """close of one descriptor."""
+        """close of one descriptor. ENOSYS tells the kernel that it need not ask at each close."""
+        if self._fs.read_only:
+            raise llfuse.FUSEError(errno.ENOSYS)
         self._fs.flush(fh)
 
     @handler

@@ -36,8 +36,9 @@ class Attributes(NamedTuple):
 
     @property
     def blocks(self) -> int:
-        """`st_blocks`, in units of 512 bytes as POSIX has it."""
-        return (self.size + 511) >> 9
+        """`st_blocks`, in units of 512 bytes as POSIX has it; a directory's size is that of what is below
+        it."""
+        return 0 if self.is_directory else (self.size + 511) >> 9
 
     @property
     def is_directory(self) -> bool:

@@ -130,6 +130,14 @@ class Cell(Generic[T]):
         self._filled = False
         self._value = None
 
+    def look(self, deadline: float) -> tuple[T, float]:
+        """`get` and `remaining` in one, for what is asked very often."""
+        if self._filled:
+            left = self._loaded_at + self._policy.max_age - time.monotonic()
+            if left > 0:
+                return self._value, left  # type: ignore[return-value]
+        return self.get(deadline), self.remaining()
+
     def remaining(self) -> float:
         """Seconds for which the kernel may rely on the value without asking."""
         if not self._filled:

@@ -38,11 +38,8 @@ class CollectionRef(NamedTuple):
         return CollectionRoot(context, state)
 
 
-class Item(NamedTuple):
-    """Something found in a collection, and the content of the collection that it belongs to."""
-
-    version: Version
-    entry: Directory | File
+Item = tuple[Version, Directory | File]
+"""Something found in a collection, with the content of the collection that it belongs to."""
 
 
 class OpenFile:
@@ -75,19 +72,21 @@ class CollectionFile(FileNode):
         self._file = file
         self._version = version
 
-    def attributes(self) -> Attributes:
+    def attributes(self, timeout: float | None = None) -> Attributes:
         context, state = self.context, self._version.state
+        if timeout is None:
+            timeout = state.timeout()
         return Attributes(
-            self.ino, FILE_MODE, self._file.size(), state.mtime_ns, context.uid, context.gid, state.timeout()
+            self.ino, FILE_MODE, self._file.size(), state.mtime_ns, context.uid, context.gid, timeout
         )
 
     def rebind(self, content: Any) -> bool:
-        if not isinstance(content, Item) or not isinstance(content.entry, File):
-            return False
-        if content.entry is not self._file and not content.entry.same_content(self._file):
-            return False
-        self._file = content.entry
-        self._version = content.version
+        version, entry = content
+        if entry is not self._file:
+            if not isinstance(entry, File) or not entry.same_content(self._file):
+                return False
+            self._file = entry
+        self._version = version
         return True
 
     def open(self) -> Content:
@@ -106,30 +105,31 @@ class CollectionDirectory(DirectoryNode):
         self._version: weakref.ref[Version] | None = None
         self._directory: weakref.ref[Directory] | None = None
 
-    def attributes(self) -> Attributes:
+    def attributes(self, timeout: float | None = None) -> Attributes:
         context, state = self.context, self.state
-        return Attributes(
-            self.ino, DIRECTORY_MODE, 0, state.mtime_ns, context.uid, context.gid, state.timeout()
-        )
+        if timeout is None:
+            timeout = state.timeout()
+        return Attributes(self.ino, DIRECTORY_MODE, 0, state.mtime_ns, context.uid, context.gid, timeout)
 
     def rebind(self, content: Any) -> bool:
-        return isinstance(content, Item) and isinstance(content.entry, Directory)
+        return isinstance(content, tuple) and isinstance(content[1], Directory)
 
     def find(self, name: str) -> Found:
-        version = self.state.current()
+        version, timeout = self.state.look()
         entry = self.directory(version).get(name)
         if entry is None:
-            raise Missing(name, timeout=self.state.timeout())
-        return Found(Item(version, entry), self.state.timeout())
+            raise Missing(name, timeout=timeout)
+        return (version, entry), timeout
 
     def make(self, name: str, content: Any) -> Node:
-        if isinstance(content.entry, File):
-            return CollectionFile(self.context, content.entry, content.version)
+        version, entry = content
+        if isinstance(entry, File):
+            return CollectionFile(self.context, entry, version)
         return CollectionDirectory(self.context, self.state)
 
     def snapshot(self) -> Snapshot:
         entries = self.directory(self.state.current()).entries()
-        self.context.cache.touch(self.state)  # it has just been parsed
+        self.context.cache.resize(self.state)  # it has just been parsed
         return Snapshot(self, entries, lambda entry: isinstance(entry, Directory))
 
     def directory(self, version: Version) -> Directory:
@@ -140,6 +140,7 @@ class CollectionDirectory(DirectoryNode):
         directory = self._resolve(version)
         self._directory = weakref.ref(directory)
         self._version = weakref.ref(version)
+        self.context.cache.resize(self.state)
         return directory
 
     def _resolve(self, version: Version) -> Directory:
@@ -156,8 +157,8 @@ class CollectionRoot(CollectionDirectory):
 
     __slots__ = ()
 
-    def attributes(self) -> Attributes:
-        return super().attributes()._replace(size=self.state.size)
+    def attributes(self, timeout: float | None = None) -> Attributes:
+        return super().attributes(timeout)._replace(size=self.state.size)
 
     def rebind(self, content: Any) -> bool:
         return isinstance(content, CollectionRef) and content.key == self.state.key
@@ -166,7 +167,7 @@ class CollectionRoot(CollectionDirectory):
         if name == RECORD_NAME:
             data = self.state.record_text()
             timeout = FOREVER if self.state.forever else self.state.timeout()
-            return Found(Text(data, self.state.mtime_ns, timeout), timeout)
+            return Text(data, self.state.mtime_ns, timeout), timeout
         return super().find(name)
 
     def make(self, name: str, content: Any) -> Node:

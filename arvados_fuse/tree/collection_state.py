@@ -114,9 +114,13 @@ class CollectionState:
 
     def current(self) -> Version:
         """The content now: loaded when it isn't, asked about when the last answer is old."""
-        version = self._cell.get(self.context.deadline)
+        return self.look()[0]
+
+    def look(self) -> tuple[Version, float]:
+        """The content now, and the seconds for which the kernel may rely on names and attributes in it."""
+        found = self._cell.look(self.context.deadline)
         self.context.cache.touch(self)
-        return version
+        return found
 
     def wait_loaded(self, seconds: float) -> bool:
         """Wait at most so long for a first answer; False when there is none yet. Raises what the load

@@ -42,6 +42,8 @@ class DirectoryEntry(NamedTuple):
 class FileSystem:
     """One tree, read-only. Names are bytes, as the kernel gives them."""
 
+    read_only = True
+
     def __init__(self, context: Context, root: DirectoryNode) -> None:
         self.context = context
         self.inodes = Inodes(root)
@@ -62,9 +64,8 @@ class FileSystem:
             text = self.context.names.decode(name)
         except ValueError:
             raise Missing(repr(name)) from None
-        found = directory.find(text)
-        node = self.inodes.adopt(directory, text, found.content)
-        return node.attributes()._replace(timeout=found.timeout)
+        content, timeout = directory.find(text)
+        return self.inodes.adopt(directory, text, content).attributes(timeout)
 
     def forget(self, counts: Iterable[tuple[int, int]]) -> None:
         """The kernel dropped references: pairs of inode number and how many."""

@@ -1,6 +1,7 @@
 """What is kept in memory because it may be wanted again: least recently used first to go, by bytes.
 
-Used by the nodes: each time they use a holder (a collection's tree, a listing) they `touch` it. Over the cap
+Used by the nodes: each time they use a holder (a collection's tree, a listing) they `touch` it, and `resize`
+it when it may have grown. Over the cap
 the holder not used for longest gives back what it can load again. What open files, the kernel's inodes or
 unsaved changes need is referred to by them and stays. Any thread may call; holders are asked to shrink
 outside the lock.
@@ -27,6 +28,7 @@ class InodeCache:
         self._cap = cap
         self._lock = threading.Lock()
         self._sizes: dict[Holder, int] = {}
+        self._latest: Holder | None = None
         self._total = 0
 
     @property
@@ -38,11 +40,17 @@ class InodeCache:
         return len(self._sizes)
 
     def touch(self, holder: Holder) -> None:
-        """The holder is in use now; learn its size; make room when the cap is passed."""
+        """The holder is in use now."""
+        if holder is not self._latest:
+            self.resize(holder)
+
+    def resize(self, holder: Holder) -> None:
+        """The holder is in use and may have grown: learn its size; make room when the cap is passed."""
         size = holder.footprint()
         with self._lock:
             self._total += size - self._sizes.pop(holder, 0)
             self._sizes[holder] = size  # at the end: most recently used
+            self._latest = holder
             over = self._total > self._cap
         if over:
             self._make_room(holder)
@@ -51,6 +59,8 @@ class InodeCache:
         """The holder is gone."""
         with self._lock:
             self._total -= self._sizes.pop(holder, 0)
+            if self._latest is holder:
+                self._latest = None
 
     def check(self) -> None:
         """Raise AssertionError when the books are wrong."""
@@ -77,3 +87,4 @@ class InodeCache:
                     self._sizes[oldest] = size
                     if not size:
                         del self._sizes[oldest]
+                        self._latest = None

@@ -48,11 +48,11 @@ class ListedDirectory(DirectoryNode):
         self._listing = listing
         self._mtime_ns = mtime_ns
 
-    def attributes(self) -> Attributes:
+    def attributes(self, timeout: float | None = None) -> Attributes:
         context = self.context
-        return Attributes(
-            self.ino, DIRECTORY_MODE, 0, self._mtime_ns, context.uid, context.gid, context.policy.max_age
-        )
+        if timeout is None:
+            timeout = context.policy.max_age
+        return Attributes(self.ino, DIRECTORY_MODE, 0, self._mtime_ns, context.uid, context.gid, timeout)
 
     def rebind(self, content: Any) -> bool:
         if not isinstance(content, ListingRef) or content.key != self.key:
@@ -80,7 +80,7 @@ class FixedDirectory(DirectoryNode):
         super().__init__(context)
         self._entries = entries
 
-    def attributes(self) -> Attributes:
+    def attributes(self, timeout: float | None = None) -> Attributes:
         context = self.context
         return Attributes(self.ino, DIRECTORY_MODE, 0, context.started_ns, context.uid, context.gid, FOREVER)
 
@@ -91,7 +91,7 @@ class FixedDirectory(DirectoryNode):
         entry = self._entries.get(name)
         if entry is None:
             raise Missing(name, timeout=FOREVER)
-        return Found(entry, FOREVER)
+        return entry, FOREVER
 
     def make(self, name: str, content: Entry) -> Node:
         return content.node(self.context, self)

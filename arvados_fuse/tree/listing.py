@@ -79,12 +79,12 @@ class Listing:
         self._context.cache.touch(self)
         if entry is None:
             raise Missing(name, timeout=cell.remaining())
-        return Found(entry, cell.remaining())
+        return entry, cell.remaining()
 
     def all(self) -> Mapping[str, Any]:
         """Every entry by its name."""
         entries = self._all.get(self._context.deadline)
-        self._context.cache.touch(self)
+        self._context.cache.resize(self)
         return entries
 
     def expire(self) -> None:

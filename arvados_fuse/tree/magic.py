@@ -55,8 +55,9 @@ class MagicSource:
         except NotFoundError:
             self._forget(name)
             raise Missing(name, timeout=self._context.policy.max_age) from None
-        if found.timeout:
-            self._remember(name, found.content)
+        entry, timeout = found
+        if timeout:
+            self._remember(name, entry)
         return found
 
     def entries(self) -> dict[str, Entry]:
@@ -69,7 +70,7 @@ class MagicSource:
         state = context.collection(name, lambda: CollectionState(context, name))
         known = state.wait_loaded(PROVISIONAL_AFTER)
         context.cache.touch(state)  # holds the state until the node does
-        return Found(CollectionRef(name, {}, at), state.timeout() if known else 0.0)
+        return CollectionRef(name, {}, at), state.timeout() if known else 0.0
 
     def _group(self, uuid: str) -> Found:
         context = self._context
@@ -82,11 +83,11 @@ class MagicSource:
                     lambda: context.api.get_group(uuid), context.policy, context.pool, f"group {uuid}"
                 )
         if not cell.filled and not cell.start().wait_done(PROVISIONAL_AFTER):
-            return Found(project_ref(context, uuid, {}), 0.0)
+            return project_ref(context, uuid, {}), 0.0
         group = cell.get(context.deadline)
         if group.get("group_class") not in GROUP_CLASSES:
             raise NotFoundError(f"group {uuid} is not a project", subject=uuid)
-        return Found(project_ref(context, uuid, group), cell.remaining())
+        return project_ref(context, uuid, group), cell.remaining()
 
     def _remember(self, name: str, entry: Entry) -> None:
         with self._lock:
@@ -128,7 +129,7 @@ class MagicDirectory(DirectoryNode):
         super().__init__(context)
         self._ref = ref
 
-    def attributes(self) -> Attributes:
+    def attributes(self, timeout: float | None = None) -> Attributes:
         context = self.context
         return Attributes(self.ino, DIRECTORY_MODE, 0, context.started_ns, context.uid, context.gid, FOREVER)
 
@@ -137,7 +138,7 @@ class MagicDirectory(DirectoryNode):
 
     def find(self, name: str) -> Found:
         entry = self._ref.fixed.get(name)
-        return Found(entry, FOREVER) if entry is not None else self._ref.source.find(name)
+        return (entry, FOREVER) if entry is not None else self._ref.source.find(name)
 
     def make(self, name: str, content: Entry) -> Node:
         return content.node(self.context, self)

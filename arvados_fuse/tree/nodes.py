@@ -14,11 +14,10 @@ if TYPE_CHECKING:
     from arvados_fuse.tree.context import Context
 
 
-class Found(NamedTuple):
-    """What a directory has under a name. timeout: seconds for which the kernel may remember it."""
-
-    content: Any
-    timeout: float
+Found = tuple[Any, float]
+"""What a directory has under a name, and the seconds for which the kernel may remember it. (A plain tuple:
+one is
+made for every lookup.)"""
 
 
 class Content(Protocol):
@@ -41,8 +40,9 @@ class Node:
         self.parent: DirectoryNode | None = None
         self.name = ""
 
-    def attributes(self) -> Attributes:
-        """`stat`; loads nothing."""
+    def attributes(self, timeout: float | None = None) -> Attributes:
+        """`stat`; loads nothing. timeout: seconds for which it may be believed, where the caller knows
+        them."""
         raise NotImplementedError
 
     def rebind(self, content: Any) -> bool:
@@ -131,10 +131,12 @@ class TextNode(FileNode):
         super().__init__(context)
         self._text = text
 
-    def attributes(self) -> Attributes:
+    def attributes(self, timeout: float | None = None) -> Attributes:
         text, context = self._text, self.context
+        if timeout is None:
+            timeout = text.timeout
         return Attributes(
-            self.ino, SPECIAL_MODE, len(text.data), text.mtime_ns, context.uid, context.gid, text.timeout
+            self.ino, SPECIAL_MODE, len(text.data), text.mtime_ns, context.uid, context.gid, timeout
         )
 
     def rebind(self, content: Any) -> bool:
