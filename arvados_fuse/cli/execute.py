@@ -10,13 +10,14 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from types import FrameType
 
 from arvados_fuse.cli.background import exit_code
 
 logger = logging.getLogger("arvados.arv-mount")
 
-FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
+PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
+SENT_BY_KERNEL = 0x80
+"""SI_KERNEL of sigaction(2): the `si_code` of a signal that comes from the terminal."""
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126
 """What shells answer for a command that is missing, or is there and can't be run."""
@@ -27,20 +28,31 @@ LAST_WAIT = 5.0
 def run(arguments: Sequence[str]) -> int:
     """Run the command in the caller's working directory, signals passed on.
 
-    Gives its exit code, 128 + N when signal N ended it.
+    Gives its exit code, 128 + N when signal N ended it. Afterwards these signals stay blocked: from then on
+    the mount is being taken down, which a second interrupt must not cut short.
     """
-    with _Forwarding() as forwarding:
-        try:
-            child = subprocess.Popen(arguments)
-        except FileNotFoundError:
-            logger.error("can't run %s: no such command", arguments[0])
-            return NOT_FOUND
-        except OSError as error:
-            logger.error("can't run %s: %s", arguments[0], error.strerror)
-            return NOT_EXECUTABLE
-        forwarding.to(child)
-        code = child.wait()
-    return code if code >= 0 else 128 - code
+    # What the caller ignores (nohup, a background job of a script) stays ignored, in the command too.
+    passed_on = {number for number in PASSED_ON if signal.getsignal(number) is not signal.SIG_IGN}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {*passed_on, signal.SIGCHLD})
+
+    def as_before() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    try:
+        # This process has no other thread, so the hook is safe.
+        child = subprocess.Popen(arguments, preexec_fn=as_before)
+    except FileNotFoundError:
+        logger.error("can't run %s: no such command", arguments[0])
+        return NOT_FOUND
+    except OSError as error:
+        logger.error("can't run %s: %s", arguments[0], error.strerror)
+        return NOT_EXECUTABLE
+    while child.poll() is None:
+        came = signal.sigwaitinfo({*passed_on, signal.SIGCHLD})
+        # The kernel has sent what was typed at the terminal to the command as well.
+        if came.si_signo != signal.SIGCHLD and came.si_code != SENT_BY_KERNEL:
+            child.send_signal(came.si_signo)
+    return child.returncode if child.returncode >= 0 else 128 - child.returncode
 
 
 def end_mount(process: int, force: Callable[[], object], timeout: float) -> int:
@@ -68,35 +80,3 @@ def _wait(process: int, timeout: float) -> int | None:
         if time.monotonic() >= deadline:
             return None
         time.sleep(0.01)
-
-
-class _Forwarding:
-    """While entered, signals for this process go to the command; those that come too early wait for it."""
-
-    def __init__(self) -> None:
-        self._child: subprocess.Popen[bytes] | None = None
-        self._early: list[int] = []
-
-    def __enter__(self) -> "_Forwarding":
-        for number in FORWARDED:
-            # What the caller ignores (nohup, a background job of a script) stays ignored, in the command too.
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number in FORWARDED:
-            # From here on the mount is being taken down, which a second interrupt must not cut short.
-            signal.signal(number, signal.SIG_IGN)
-
-    def to(self, child: "subprocess.Popen[bytes]") -> None:
-        """Send on to `child`, first what is waiting."""
-        self._child = child
-        for number in self._early:
-            child.send_signal(number)
-
-    def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if self._child is None:
-            self._early.append(number)
-        else:
-            self._child.send_signal(number)

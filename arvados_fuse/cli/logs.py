@@ -61,6 +61,11 @@ def configure(logfile: Path | None, debug: bool, secrets: Iterable[str] = ()) ->
     return logging.getLogger(COMMAND)
 
 
+def goes_to_file() -> bool:
+    """Whether `configure` has opened a log file."""
+    return any(isinstance(handler, logging.FileHandler) for handler in logging.getLogger(ROOT).handlers)
+
+
 def detach_standard_streams(logfile: Path | None) -> None:
     """For a process that leaves the terminal: the three standard streams point to nowhere.
 

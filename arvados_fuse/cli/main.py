@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from arvados_fuse.cli import background, execute, limits, logs, preflight, support
+from arvados_fuse.cli import background, contact, execute, limits, logs, preflight, support
 from arvados_fuse.cli.command import Command, UsageError, parse
 from arvados_fuse.errors import ArvadosFuseError
 from arvados_fuse.options import MountOptions
+from arvados_fuse.version import __version__
 
 if TYPE_CHECKING:
     from arvados_fuse.api import ApiSettings
@@ -40,13 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(command: Command) -> int:
     options = command.options
+    logs.configure(options.logfile, options.debug)
     if command.action in ("unmount", "unmount_all"):
-        logs.configure(options.logfile, options.debug)
         _unmount(command, recursive=command.action == "unmount_all")
         return 0
     support.check(options)
     if command.action == "replace":
-        logs.configure(options.logfile, options.debug)
         _unmount(command)
     serve = functools.partial(_serve_guarded, options)
     if options.exec_args:
@@ -63,7 +63,6 @@ def _run(command: Command) -> int:
 
 def _execute(command: Command, serve: background.Serve) -> int:
     process = background.launch(serve, leave_terminal=lambda: None, follow_parent=True)
-    logs.configure(command.options.logfile, command.options.debug)
     try:
         code = execute.run(command.options.exec_args)
     finally:
@@ -78,20 +77,24 @@ def _serve_guarded(options: MountOptions, ready: Callable[[], None]) -> int:
 
 def _serve(options: MountOptions, ready: Callable[[], None]) -> int:
     """Check, build, mount, answer requests until unmounted, take down. The order is the point of it."""
-    preflight.check(options)
+    options = preflight.check(options)
     settings = _settings(options)
+    contact.check(settings)
     from arvados_fuse.cli.build import build
 
-    logs.configure(options.logfile, options.debug, secrets=_secrets(settings))
+    logger = logs.configure(options.logfile, options.debug, secrets=_secrets(settings))
     limits.raise_open_files(options.file_cache)
-    session = build(options, settings)
+    with contact.explain(settings):
+        session = build(options, settings)
     try:
         session.mount()
         session.start()
         ready()
+        logger.debug("arv-mount %s: %s is mounted at %s", __version__, settings.host, options.mount_dir)
         session.run()
     finally:
         session.close()
+    logger.debug("%s is unmounted", options.mount_dir)
     return 0
 
 
@@ -135,15 +138,18 @@ def _guarded(work: Callable[[], int], options: MountOptions) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except ArvadosFuseError as error:
-        sentence = str(error)
+        return _failed(error, str(error), options)
     except Exception as error:  # noqa: BLE001 - the outer edge of the process
-        sentence = f"unexpected failure: {type(error).__name__}: {error}"
-        if not options.debug:
-            sentence += " (--debug shows where)"
+        where = "" if options.debug else " (--debug shows where)"
+        return _failed(error, f"unexpected failure: {type(error).__name__}: {error}{where}", options)
+
+
+def _failed(error: Exception, sentence: str, options: MountOptions) -> int:
+    logger = logging.getLogger(logs.COMMAND)
     if options.debug:
-        logging.getLogger(logs.COMMAND).exception("%s", sentence)
-    elif options.logfile is not None:
-        logging.getLogger(logs.COMMAND).error("%s", sentence)
+        logger.error("%s", sentence, exc_info=error)
+    elif logs.goes_to_file():
+        logger.error("%s", sentence)
     return _complain(sentence)
 
 

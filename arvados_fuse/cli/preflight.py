@@ -4,9 +4,11 @@ Used by `main.py` before the mount is built. Raises SetupError; changes nothing 
 directory.
 """
 
+import dataclasses
 import errno
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from arvados_fuse.errors import SetupError
@@ -16,15 +18,18 @@ FUSE_DEVICE = Path("/dev/fuse")
 FUSE_CONF = Path("/etc/fuse.conf")
 
 
-def check(options: MountOptions) -> None:
-    """Everything below, cheapest and likeliest first."""
+def check(options: MountOptions) -> MountOptions:
+    """Everything below, cheapest and likeliest first; the options with the cache directory settled."""
     check_mount_point(options.mount_dir)
     check_fuse_device(FUSE_DEVICE)
     check_fusermount()
     if options.allow_other:
         check_allow_other(FUSE_CONF)
-    if options.disk_cache_dir is not None and not options.ram_cache:
-        check_cache_directory(options.disk_cache_dir)
+    if options.ram_cache:
+        return options
+    directory = options.disk_cache_dir or shared_cache(os.environ)
+    check_cache_directory(directory)
+    return dataclasses.replace(options, disk_cache_dir=directory)
 
 
 def check_mount_point(path: Path) -> None:
@@ -93,6 +98,15 @@ def check_allow_other(conf: Path) -> None:
             "--allow-other is not permitted here; "
             f"let an administrator add the line user_allow_other to {conf}"
         )
+
+
+def shared_cache(environment: Mapping[str, str]) -> Path:
+    """The block cache that the Arvados tools on this machine share, by their rules."""
+    if systemd := environment.get("CACHE_DIRECTORY"):
+        return Path(systemd.partition(":")[0], "keep")
+    if os.path.isabs(base := environment.get("XDG_CACHE_HOME", "")):
+        return Path(base, "arvados", "keep")
+    return Path(os.path.expanduser("~"), ".cache", "arvados", "keep")
 
 
 def check_cache_directory(path: Path) -> None:

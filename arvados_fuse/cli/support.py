@@ -7,14 +7,6 @@ An entry goes when its engine arrives.
 from arvados_fuse.errors import SetupError
 from arvados_fuse.options import MountOptions
 
-MODES_WITHOUT_ENGINE = {
-    "project": "--project",
-    "shared": "--shared",
-    "by_tag": "--by-tag",
-    "by_pdh": "--by-pdh",
-}
-CUSTOM_WITHOUT_ENGINE = {"shared": "--mount-shared", "tmp": "--mount-tmp", "by_tag": "--mount-by-tag"}
-
 
 def check(options: MountOptions) -> None:
     """Raises SetupError for the first option that this version can't honour."""
@@ -26,13 +18,8 @@ def check(options: MountOptions) -> None:
 def _first_missing(options: MountOptions) -> str:
     if options.read_write:
         return "--read-write"
-    if options.mode in MODES_WITHOUT_ENGINE:
-        return MODES_WITHOUT_ENGINE[options.mode]
-    for custom in options.custom:
-        if custom.kind in CUSTOM_WITHOUT_ENGINE:
-            return CUSTOM_WITHOUT_ENGINE[custom.kind]
-    if options.filters:
-        return "--filters"
+    if any(custom.kind == "tmp" for custom in options.custom):
+        return "--mount-tmp"
     if options.crunchstat_interval:
         return "--crunchstat-interval"
     return ""
