@@ -1,0 +1,36 @@
+"""Fixtures that every rung may use: running servers and the stock clients."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from servers import LocalServer, StockClients, StockMissing, stock_clients
+
+
+@pytest.fixture(scope="session")
+def local_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+    """An embedded Arvados with two Keep services, one for the whole run: don't stop it, don't fill it."""
+    server = LocalServer(tmp_path_factory.mktemp("local") / "data", "--keep-services", "2")
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def fresh_server(tmp_path: Path) -> Iterator[LocalServer]:
+    """An embedded Arvados of the test's own, with two Keep services; it may be killed and restarted."""
+    server = LocalServer(tmp_path / "arvados", "--keep-services", "2")
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def stock() -> StockClients:
+    """The stock clients from PyPI; the test is skipped where they can't be had."""
+    try:
+        return stock_clients()
+    except StockMissing as error:
+        pytest.skip(str(error))
