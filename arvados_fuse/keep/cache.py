@@ -1,165 +1,234 @@
 """`BlockCache`: the blocks of Keep, read through a cache on disk or in memory, and written.
 
-Used by the collection and write-back floors through their small protocols, and by the tree for read handles.
-Threads: every method may be called from any thread.
+Used by the collection and write-back floors through their small protocols, and by the tree for its file
+handles, which read through a `Reader` of their own. Threads: every method may be called from any thread.
 """
 
-import hashlib
-import http.client
 import logging
-import os
+import queue
 import threading
-from collections.abc import Sequence
-from pathlib import Path
+import time
+from collections.abc import Iterable, Sequence
 
-from arvados_fuse.errors import BlockNotFound, InvalidArgument, SignatureRefused, Unreachable
+from arvados_fuse.errors import ArvadosFuseError, InvalidArgument, Unreachable
 from arvados_fuse.keep.connections import ConnectionPool
+from arvados_fuse.keep.dispatch import CARRIERS, Dispatcher
+from arvados_fuse.keep.flight import Abandoned, Flight, Watcher
 from arvados_fuse.keep.locator import Locator
-from arvados_fuse.keep.services import ServiceDirectory, ServiceTable, reading_order, writing_order
+from arvados_fuse.keep.reader import Reader
+from arvados_fuse.keep.services import ServiceDirectory, ServiceTable
+from arvados_fuse.keep.store import Held, Store
+from arvados_fuse.keep.transfer import BlockReplaced, Timeouts, Transfers
+from arvados_fuse.keep.upload import Uploader
 from arvados_fuse.reporting.counters import Counters
 
 logger = logging.getLogger("arvados.keep")
 
+WAIT_STEP = 0.25
+"""Seconds after which a reader whose block has not started sees again who can make way."""
 
-class DiskStore:
-    """Blocks as files in the layout that Arvados tools share; `limit` in bytes, 0 = automatic."""
+LOST_TRIES = 10
+"""A block that vanishes or is cut in the cache so often while it is read is given up."""
 
-    def __init__(self, directory: Path, limit: int = 0) -> None:
-        self.directory = directory
-        self.limit = limit
-
-    def get(self, md5: str) -> bytes | None:
-        """The block's bytes, None when not held."""
-        try:
-            return (self.directory / md5[:3] / f"{md5}.keepcacheblock").read_bytes()
-        except OSError:
-            return None
-
-    def put(self, md5: str, data: bytes) -> None:
-        """Hold a block."""
-        folder = self.directory / md5[:3]
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = folder / f"tmp{os.getpid()}{threading.get_ident()}.keepcacheblock"
-        descriptor = os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600)
-        with open(descriptor, "wb") as file:
-            file.write(data)
-        temporary.rename(folder / f"{md5}.keepcacheblock")
-
-
-class RamStore:
-    """Blocks in memory; `limit` in bytes, 0 = 256 MiB."""
-
-    def __init__(self, limit: int = 0) -> None:
-        self.limit = limit or 256 * 1024 * 1024
-        self._blocks: dict[str, bytes] = {}
-
-    def get(self, md5: str) -> bytes | None:
-        """The block's bytes, None when not held."""
-        return self._blocks.get(md5)
-
-    def put(self, md5: str, data: bytes) -> None:
-        """Hold a block."""
-        while self._blocks and sum(map(len, self._blocks.values())) + len(data) > self.limit:
-            self._blocks.pop(next(iter(self._blocks)))
-        self._blocks[md5] = data
+NO_PROGRESS_SECONDS = 900.0
+"""A reader gives up when nothing at all came for any block for so long: above what one fetch may take."""
 
 
 class BlockCache:
-    """Reads and writes blocks. `start` before the first read, `close` at the end."""
+    """Reads and writes blocks. `start` before the first read and after the fork, `close` at the end.
+
+    news: gets a `BlockReplaced` when the kernel may hold wrong bytes of a block.
+    """
 
     def __init__(
         self,
         directory: ServiceDirectory,
-        store: DiskStore | RamStore,
+        store: Store,
         *,
         counters: Counters | None = None,
         insecure: bool = False,
         ca_file: str | None = None,
         retries: int = 10,
         replicas: int = 1,
+        timeouts: Timeouts | None = None,
+        news: "queue.SimpleQueue[BlockReplaced] | None" = None,
+        carriers: int = CARRIERS,
     ) -> None:
-        self._services = ServiceTable(directory)
-        self._store = store
-        self._pool = ConnectionPool(insecure=insecure, ca_file=ca_file)
-        self._lock = threading.Lock()
-        self._recent: tuple[str, bytes] = ("", b"")
-        self._retries = retries
-        self._replicas = replicas
+        timeouts = timeouts or Timeouts()
         self.counters = counters or Counters()
+        self._store = store
+        self._blocks = store.blocks
+        services = ServiceTable(directory)
+        self._pool = ConnectionPool(insecure=insecure, ca_file=ca_file)
+        self._transfers = Transfers(
+            services, self._pool, store, self.counters, retries=retries, timeouts=timeouts, news=news
+        )
+        self._dispatcher = Dispatcher(self._carry, store.room, carriers=carriers)
+        self._uploader = Uploader(
+            services, self._pool, store, self.counters, retries=retries, timeouts=timeouts, replicas=replicas
+        )
+        self._anyone = _Anyone()
 
     def start(self) -> None:
-        """Start the threads; after the fork, before the first read."""
+        """Start what runs beside; after the fork, before the first read."""
+        self._store.start()
+        self._dispatcher.start()
+        self._uploader.start()
 
     def close(self) -> None:
-        """End all threads and connections; waiting readers get Unreachable."""
+        """End all threads and connections; readers that wait get Unreachable."""
+        self._uploader.close()
+        self._dispatcher.close()
         self._pool.close()
+        self._store.close()
+
+    def reader(self) -> Reader:
+        """A reader of its own for one open file handle: it reads ahead, and hears of bytes that proved
+        wrong.
+        """
+        return Reader(self)
 
     def read(self, locator: str, offset: int, size: int) -> bytes | memoryview:
-        """Exactly `size` bytes of the block from `offset`.
+        """Exactly `size` bytes of the block from `offset`, as soon as they are here.
 
         Raises BlockNotFound, BlockCorrupt, SignatureRefused, Unreachable, LocatorError, and InvalidArgument
         for a range outside the block.
         """
-        parsed = Locator.parse(locator)
-        if offset < 0 or size < 0 or offset + size > parsed.size:
-            raise InvalidArgument(
-                f"block {parsed.stripped} has no bytes {offset}+{size}", subject=parsed.stripped
-            )
-        with self._lock:
-            md5, data = self._recent
-            if md5 != parsed.md5:
-                found = self._store.get(parsed.md5)
-                if found is None:
-                    found = self._fetch(parsed, locator)
-                    self._store.put(parsed.md5, found)
-                data = found
-                self._recent = (parsed.md5, data)
-        return data[offset : offset + size]
+        return self.read_for(self._anyone, locator, offset, size)
+
+    def read_for(self, watcher: Watcher, locator: str, offset: int, size: int) -> bytes | memoryview:
+        """As `read`; `watcher` hears when what it got proves wrong."""
+        held = self._blocks.get(locator[:32])
+        if held is not None:
+            data = held.read(offset, size)
+            if data is not None:
+                self.counters.add("cache.hit")
+                return data
+        return self._read_slowly(locator, offset, size, watcher)
 
     def put(self, data: bytes | memoryview, *, storage_classes: Sequence[str] = ()) -> str:
-        """Store a block of at most 64 MiB; returns its signed locator. Raises Unreachable, AccessDenied."""
-        md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
-        headers = {
-            "Authorization": f"Bearer {self._services.token()}",
-            "X-Keep-Desired-Replicas": str(self._replicas),
-        }
-        if storage_classes:
-            headers["X-Keep-Storage-Classes"] = ", ".join(storage_classes)
-        for service in writing_order(md5, self._services.services()):
-            try:
-                with self._pool.request(
-                    service, "PUT", md5, headers, connect_timeout=2, progress_timeout=60, body=data
-                ) as answer:
-                    text = answer.text()
-                    if answer.status == 200:
-                        return text
-            except (OSError, http.client.HTTPException) as error:
-                logger.debug("PUT %s to %s: %s", md5, service.address, error)
-        raise Unreachable(f"Keep write error: block {md5}+{len(data)}", subject=f"{md5}+{len(data)}")
+        """Store a block of at most 64 MiB; returns its signed locator.
 
-    def _fetch(self, locator: Locator, text: str) -> bytes:
-        headers = {"Authorization": f"Bearer {self._services.token()}"}
-        refused = missing = 0
-        order = reading_order(locator, self._services.services())
-        for service in order:
+        Waits while too many blocks are on their way. Raises Unreachable, AccessDenied (`Keep write error:
+        ...`).
+        """
+        return self._uploader.put(data, storage_classes=storage_classes)
+
+    # For readers
+
+    def hold(self, md5: str) -> None:
+        """A reader is at this block: others are evicted first."""
+        self._store.hold(md5)
+
+    def release(self, md5: str) -> None:
+        """A reader that held the block went on."""
+        self._store.release(md5)
+
+    def budget(self) -> int:
+        """Bytes that may be read ahead in all."""
+        return self._store.budget()
+
+    def rate(self) -> float:
+        """Bytes per second that came from Keep, measured lately; 0 when not known yet."""
+        return self._transfers.rate.value
+
+    def fetch_ahead(self, locator: str) -> bool:
+        """Start fetching a block that somebody will read soon; False when it is here already or can't be
+        had.
+        """
+        held = self._blocks.get(locator[:32])
+        if held is not None and held.content is not None:
+            return False
+        try:
+            parsed = Locator.parse(locator)
+            if parsed.size == 0 or self._store.reopen(parsed.md5, parsed.size) is not None:
+                return False
+            self._dispatcher.join(parsed, locator, demanded=False)
+        except ArvadosFuseError:
+            return False
+        self.counters.add("keep.ahead")
+        return True
+
+    def drop_ahead(self, md5s: Iterable[str]) -> None:
+        """The reader went elsewhere: what was fetched for it only is not wanted."""
+        for md5 in md5s:
+            self._dispatcher.unwanted(md5)
+
+    # Inside
+
+    def _carry(self, flight: Flight, buffer: memoryview) -> None:
+        self._transfers.carry(flight, buffer, self._dispatcher)
+
+    def _read_slowly(self, text: str, offset: int, size: int, watcher: Watcher) -> bytes | memoryview:
+        locator = Locator.parse(text)
+        end = offset + size
+        if offset < 0 or size < 0 or end > locator.size:
+            raise InvalidArgument(
+                f"block {locator.stripped} has no bytes {offset}+{size}", subject=locator.stripped
+            )
+        if size == 0:
+            return b""
+        missed = False
+        for _ in range(LOST_TRIES):
+            flight = self._dispatcher.flying(locator.md5)
+            if flight is None:
+                data = self._reread(locator, offset, size)
+                if data is not None:
+                    self.counters.add("cache.miss" if missed else "cache.hit")
+                    return data
+                flight = self._dispatcher.join(locator, text, demanded=True)
+            missed = True
             try:
-                with self._pool.request(
-                    service, "GET", text, headers, connect_timeout=2, progress_timeout=60
-                ) as answer:
-                    if answer.status == 200:
-                        data = bytearray(locator.size)
-                        at = 0
-                        while at < locator.size and (count := answer.readinto(memoryview(data)[at:])):
-                            at += count
-                        if hashlib.md5(data, usedforsecurity=False).hexdigest() == locator.md5:
-                            return bytes(data)
-                    answer.text()
-                    refused += answer.status in (401, 403)
-                    missing += answer.status == 404
-            except (OSError, http.client.HTTPException) as error:
-                logger.debug("GET %s from %s: %s", locator.stripped, service.address, error)
-        if refused:
-            raise SignatureRefused(f"block {locator.stripped}: signature refused", subject=locator.stripped)
-        if missing == len(order):
-            raise BlockNotFound(f"Block not found error: {locator.stripped}", subject=locator.stripped)
-        raise Unreachable(f"block {locator.stripped}: no Keep service gave it", subject=locator.stripped)
+                self._await(flight, end)
+            except Abandoned:
+                continue
+            data = flight.read(watcher, offset, size)
+            if data is not None:
+                self.counters.add("cache.miss")
+                if watcher is self._anyone:
+                    self._anyone.check(locator.md5)
+                return data
+        raise Unreachable(
+            f"block {locator.stripped}: the cache lost it {LOST_TRIES} times", subject=locator.stripped
+        )
+
+    def _reread(self, locator: Locator, offset: int, size: int) -> bytes | memoryview | None:
+        held: Held | None = self._store.reopen(locator.md5, locator.size)
+        return None if held is None else held.read(offset, size)
+
+    def _await(self, flight: Flight, end: int) -> None:
+        if flight.released >= end:
+            return
+        self._dispatcher.join(flight.locator, flight.text, demanded=True)
+        silent_since, received = time.monotonic(), self.counters.get("net.rx")
+        while not flight.wait(end, WAIT_STEP):
+            if not flight.started:
+                self._dispatcher.hurry()
+            now = time.monotonic()
+            if received != self.counters.get("net.rx"):
+                silent_since, received = now, self.counters.get("net.rx")
+            elif now - silent_since > NO_PROGRESS_SECONDS:
+                stripped = flight.locator.stripped
+                raise Unreachable(
+                    f"block {stripped}: nothing came for {now - silent_since:.0f} s", subject=stripped
+                )
+
+
+class _Anyone:
+    """Stands for all who read without a `Reader`: the next of them to read a spoiled block gets the error."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._spoiled: dict[str, ArvadosFuseError] = {}
+
+    def spoil(self, md5: str, error: ArvadosFuseError) -> None:
+        """Bytes of this block were wrong."""
+        with self._lock:
+            self._spoiled[md5] = error
+
+    def check(self, md5: str) -> None:
+        """Raise what is to be told about the block, once."""
+        with self._lock:
+            error = self._spoiled.pop(md5, None)
+        if error is not None:
+            raise error

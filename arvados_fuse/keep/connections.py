@@ -4,10 +4,12 @@ Used by `keep.fetch` and `keep.upload`. Repeats only what failed on a stale conn
 Threads: the pool may be used from any thread; one `Exchange` belongs to one thread.
 """
 
+import contextlib
 import http.client
+import socket
 import ssl
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 
 from arvados_fuse.keep.services import KeepService
@@ -19,7 +21,41 @@ IDLE_CONNECTIONS = 16
 MAX_ANSWER = 65536
 """Bytes read of an answer that is a text (a locator, an error)."""
 
-Body = bytes | bytearray | memoryview
+SEND_BYTES = 1024 * 1024
+"""A body is sent in pieces of this size; the time-out for lack of progress is for one piece."""
+
+
+class Interrupt:
+    """Ends an exchange from another thread: its socket is shut down, at once or as soon as there is one."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self.fired = False
+
+    def attach(self, connected: socket.socket) -> None:
+        """This is the socket to shut down."""
+        with self._lock:
+            self._socket = connected
+            if self.fired:
+                self._shut()
+
+    def detach(self) -> None:
+        """The socket is done with."""
+        with self._lock:
+            self._socket = None
+
+    def fire(self) -> None:
+        """End the exchange under way and every later one."""
+        with self._lock:
+            self.fired = True
+            self._shut()
+
+    def _shut(self) -> None:
+        if self._socket is not None:
+            with contextlib.suppress(OSError):  # it may have ended by itself
+                # Not SSLSocket.shutdown: that would take the TLS state away under the thread that reads.
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
 
 class _Answer(http.client.HTTPResponse):
@@ -60,11 +96,13 @@ class Exchange:
         service: KeepService,
         connection: http.client.HTTPConnection,
         answer: _Answer,
+        interrupt: Interrupt,
     ) -> None:
         self._pool = pool
         self._service = service
         self._connection = connection
         self._answer = answer
+        self._interrupt = interrupt
         self.status = answer.status
         self.headers = answer.headers
         self.length = answer.length
@@ -87,9 +125,11 @@ class Exchange:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._interrupt.detach()
         if error is None and self._answer.isclosed() and not self._answer.will_close:
             self._pool.keep(self._service, self._connection)
         else:
+            self._answer.close()
             self._connection.close()
 
 
@@ -113,29 +153,41 @@ class ConnectionPool:
         *,
         connect_timeout: float,
         progress_timeout: float,
-        body: Body | None = None,
+        interrupt: Interrupt | None = None,
+        body: memoryview | None = None,
     ) -> Exchange:
         """Send one request and read the answer's header. Times are seconds; progress: of one read or write.
 
         Raises OSError (ssl.SSLError and TimeoutError are kinds of it) and http.client.HTTPException.
         """
+        interrupt = interrupt or Interrupt()
         fields = {"User-Agent": f"arvados_fuse/{__version__}", "Accept": "*/*", **headers}
+        if body is not None:
+            fields["Content-Length"] = str(len(body))
+
+        def ask(connection: http.client.HTTPConnection) -> Exchange:
+            connection.sock.settimeout(progress_timeout)
+            interrupt.attach(connection.sock)
+            try:
+                answer = _ask(connection, method, service.prefix + path, fields, body)
+                return Exchange(self, service, connection, answer, interrupt)
+            except BaseException:
+                interrupt.detach()
+                connection.close()
+                raise
+
         kept = self._take(service)
         if kept is not None:
-            try:
-                return self._send(service, kept, method, path, fields, progress_timeout, body)
-            except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError):
-                kept.close()  # the server ended an idle connection: not a failure, ask on a new one
-            except BaseException:
-                kept.close()
-                raise
+            # The server may have ended an idle connection: not a failure, ask on a new one.
+            with contextlib.suppress(http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError):
+                return ask(kept)
         fresh = self._connection(service, connect_timeout)
         try:
             fresh.connect()
-            return self._send(service, fresh, method, path, fields, progress_timeout, body)
         except BaseException:
             fresh.close()
             raise
+        return ask(fresh)
 
     def keep(self, service: KeepService, connection: http.client.HTTPConnection) -> None:
         """Take back a connection whose last exchange ended well."""
@@ -177,18 +229,28 @@ class ConnectionPool:
                     self._tls.verify_mode = ssl.CERT_NONE
             return self._tls
 
-    def _send(
-        self,
-        service: KeepService,
-        connection: http.client.HTTPConnection,
-        method: str,
-        path: str,
-        headers: Mapping[str, str],
-        progress_timeout: float,
-        body: Body | None,
-    ) -> Exchange:
-        connection.sock.settimeout(progress_timeout)
-        connection.request(method, service.prefix + path, body=body, headers=dict(headers))
-        answer = connection.getresponse()
-        assert isinstance(answer, _Answer)
-        return Exchange(self, service, connection, answer)
+
+def _ask(
+    connection: http.client.HTTPConnection,
+    method: str,
+    path: str,
+    fields: Mapping[str, str],
+    body: memoryview | None,
+) -> _Answer:
+    try:
+        # In pieces: a socket's time-out is for the whole of what one call sends.
+        pieces = None if body is None else _pieces(body)
+        connection.request(method, path, body=pieces, headers=dict(fields))
+    except (BrokenPipeError, ConnectionResetError):
+        if body is None:
+            raise
+        # A server that refuses a block may answer and hang up before all of it was sent; then the answer is
+        # there.
+    answer = connection.getresponse()
+    assert isinstance(answer, _Answer)
+    return answer
+
+
+def _pieces(body: memoryview) -> Iterator[memoryview]:
+    for at in range(0, len(body), SEND_BYTES):
+        yield body[at : at + SEND_BYTES]

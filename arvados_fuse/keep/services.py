@@ -27,7 +27,7 @@ FAILED_REFRESH_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class KeepService:
-    """One Keep service: `service_type` is `disk`, `proxy` or `gateway:...`; `prefix` its URL path up to `/`."""
+    """One Keep service: `service_type` is `disk`, `proxy` or `gateway:...`; `prefix` its path up to `/`."""
 
     uuid: str
     host: str
@@ -88,7 +88,7 @@ class ServiceDirectory(Protocol):
 
 
 def rendezvous(md5: str, services: Iterable[KeepService]) -> list[KeepService]:
-    """Services by descending md5(block md5 + last 15 characters of their uuid): Arvados' order for a block."""
+    """Services by descending md5(block md5 + last 15 characters of uuid): Arvados' order for a block."""
     return sorted(
         services,
         key=lambda service: hashlib.md5((md5 + service.uuid[-15:]).encode(), usedforsecurity=False).digest(),

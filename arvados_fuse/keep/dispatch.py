@@ -1,0 +1,261 @@
+"""Who fetches when: a bounded number of carrying threads, demanded blocks before those read ahead.
+
+A flight that nobody reads makes way: it pauses while a demanded one is read, and gives up its thread when
+there is no other. Used by `keep.cache`. Threads: any; one short lock. Threads are started by the first
+flights after `start`.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from arvados_fuse.errors import ArvadosFuseError, Unreachable
+from arvados_fuse.keep.flight import Abandoned, Debt, Flight
+from arvados_fuse.keep.locator import Locator
+
+logger = logging.getLogger("arvados.keep")
+
+CARRIERS = 16
+"""Threads that fetch, and so the most connections that fetch."""
+
+CARRIERS_AHEAD = 6
+"""At most so many of them read ahead."""
+
+BUFFER_BYTES = 512 * 1024
+"""A thread's buffer. Measured: one read of a loopback socket gives about 400 KiB; a larger one saves no
+CPU.
+"""
+
+PAUSE_STEP = 0.03
+PAUSE_SECONDS = 5.0
+"""A flight that makes way looks again after a step, and takes one piece of its block after PAUSE_SECONDS,
+lest the
+server takes it for dead."""
+
+IDLE_SECONDS = 60.0
+"""A thread without work looks up after so long."""
+
+KEPT_DEBTS = 1024
+"""Blocks whose bytes were handed out unchecked and that are not on their way; the oldest are forgotten
+first.
+"""
+
+Carry = Callable[[Flight, memoryview], None]
+"""Fetch a block and land the flight; raises an ArvadosFuseError, or Abandoned."""
+
+
+class Dispatcher:
+    """Flights by md5, at most one for a block. `room` gives the bytes that may be on their way together."""
+
+    def __init__(self, carry: Carry, room: Callable[[], int], *, carriers: int = CARRIERS) -> None:
+        self._carry = carry
+        self._room = room
+        self._carriers = carriers
+        self._lock = threading.Lock()
+        self._work = threading.Condition(self._lock)
+        self._flights: dict[str, Flight] = {}
+        self._demanded: deque[Flight] = deque()
+        self._ahead: deque[Flight] = deque()
+        self._running: list[Flight] = []
+        self._threads: list[threading.Thread] = []
+        self._idle = 0
+        self._debts: dict[str, list[Debt]] = {}
+        self._state = "new"
+
+    def start(self) -> None:
+        """From now on flights are carried."""
+        with self._lock:
+            self._state = "open"
+
+    def close(self) -> None:
+        """End all flights and threads; those waiting get Unreachable."""
+        with self._lock:
+            self._state = "closed"
+            queued = [*self._demanded, *self._ahead]
+            self._demanded.clear()
+            self._ahead.clear()
+            running = list(self._running)
+            self._work.notify_all()
+        for flight in queued:
+            flight.fail(_closed(flight))
+        for flight in running:
+            flight.stop()
+        for thread in self._threads:
+            thread.join()
+        self._flights.clear()
+
+    # For those who want blocks
+
+    def flying(self, md5: str) -> Flight | None:
+        """The flight of this block, if there is one."""
+        return self._flights.get(md5)
+
+    def join(self, locator: Locator, text: str, *, demanded: bool) -> Flight:
+        """The flight of this block, made if there is none. Raises Unreachable when closed or not started."""
+        with self._lock:
+            flight = self._flights.get(locator.md5)
+            if flight is not None and not flight.stopping:
+                flight.text = text
+                if demanded:
+                    self._promote(flight)
+                else:
+                    flight.ahead_for += 1
+                return flight
+            flight = Flight(locator, text, demanded=demanded)
+            if self._state != "open":
+                raise _closed(flight)
+            flight.inherit(self._debts.pop(locator.md5, []))
+            self._flights[locator.md5] = flight
+            (self._demanded if demanded else self._ahead).append(flight)
+            self._call_thread()
+        return flight
+
+    def hurry(self) -> None:
+        """Somebody waits for a flight that has not started: see again who can make way for it."""
+        with self._lock:
+            self._clear_way()
+
+    def unwanted(self, md5: str) -> None:
+        """A reader does not read ahead to this block any more: drop its flight, unless others want it."""
+        with self._lock:
+            flight = self._flights.get(md5)
+            if flight is None:
+                return
+            flight.ahead_for -= 1
+            if flight.demanded or flight.waiters or flight.ahead_for > 0:
+                return
+            if flight.started:
+                flight.stop()
+                return
+            self._ahead.remove(flight)
+            del self._flights[md5]
+        self._settle(flight)
+
+    # For the carrier
+
+    def make_way(self, flight: Flight) -> float:
+        """Called between the pieces of a block: pause while others need the line more. Returns seconds
+        paused.
+        """
+        begun = now = time.monotonic()
+        while not flight.is_active(now) and not flight.stopping and now - begun < PAUSE_SECONDS:
+            others = [other for other in list(self._running) if other is not flight]
+            if not any(other.demanded and other.is_active(now) for other in others):
+                break
+            flight.pause(PAUSE_STEP)
+            now = time.monotonic()
+        return now - begun
+
+    def threads(self) -> int:
+        """How many carrying threads there are."""
+        return len(self._threads)
+
+    # Under the lock
+
+    def _promote(self, flight: Flight) -> None:
+        if not flight.demanded and not flight.started:
+            flight.demanded = True
+            self._ahead.remove(flight)
+            self._demanded.append(flight)
+            self._call_thread()
+
+    def _call_thread(self) -> None:
+        """There is a flight more to start."""
+        self._work.notify()
+        if len(self._demanded) + len(self._ahead) > self._idle and len(self._threads) < self._carriers:
+            thread = threading.Thread(target=self._run, name=f"keep-fetch-{len(self._threads)}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        self._clear_way()
+
+    def _clear_way(self) -> None:
+        """If a demanded flight can't start, stop one that nobody reads: best one read ahead, of the least
+        progress.
+        """
+        if not self._demanded or any(flight.stopping for flight in self._running):
+            return
+        if len(self._running) >= self._carriers or not self._fits(self._demanded[0]):
+            now = time.monotonic()
+            spare = [flight for flight in self._running if flight.is_spare(now)]
+            if spare:
+                min(spare, key=lambda flight: (flight.demanded, flight.used)).stop()
+
+    def _fits(self, flight: Flight) -> bool:
+        on_their_way = sum(other.locator.size for other in self._running)
+        return not self._running or on_their_way + flight.locator.size <= self._room()
+
+    def _next(self) -> Flight | None:
+        if self._demanded:
+            return self._demanded.popleft() if self._fits(self._demanded[0]) else None
+        if not self._ahead or not self._fits(self._ahead[0]):
+            return None
+        ahead = sum(not flight.demanded for flight in self._running)
+        # Two threads stay free for what is demanded next.
+        if ahead < CARRIERS_AHEAD and len(self._running) < max(1, self._carriers - 2):
+            return self._ahead.popleft()
+        return None
+
+    # Carrying threads
+
+    def _run(self) -> None:
+        buffer = memoryview(bytearray(BUFFER_BYTES))
+        while (flight := self._take()) is not None:
+            error: Exception | None = None
+            try:
+                self._carry(flight, buffer)
+            except (ArvadosFuseError, Abandoned) as problem:
+                error = problem
+            except Exception as problem:
+                logger.exception("unexpected failure while fetching block %s", flight.locator.stripped)
+                error = Unreachable(
+                    f"block {flight.locator.stripped}: unexpected failure: {problem!r}",
+                    subject=flight.locator.stripped,
+                )
+            with self._lock:
+                if self._flights.get(flight.locator.md5) is flight:
+                    del self._flights[flight.locator.md5]
+                self._running.remove(flight)
+                self._work.notify()
+                self._clear_way()
+            if self._state == "closed" and not flight.ended:
+                flight.fail(_closed(flight))
+            elif isinstance(error, Abandoned):
+                self._settle(flight)
+            elif error is not None:
+                flight.fail(error)
+
+    def _take(self) -> Flight | None:
+        with self._work:
+            self._idle += 1
+            try:
+                while self._state != "closed":
+                    flight = self._next()
+                    if flight is not None:
+                        flight.started = True
+                        self._running.append(flight)
+                        return flight
+                    self._work.wait(IDLE_SECONDS)
+                return None
+            finally:
+                self._idle -= 1
+
+    def _settle(self, flight: Flight) -> None:
+        """End a flight without result; what it handed out is checked by the next flight of the block."""
+        debts = flight.abandon()
+        if not debts:
+            return
+        md5 = flight.locator.md5
+        with self._lock:
+            successor = self._flights.get(md5)
+            if successor is not None and successor.inherit(debts):
+                return
+            self._debts.setdefault(md5, []).extend(debts)
+            while len(self._debts) > KEPT_DEBTS:
+                del self._debts[next(iter(self._debts))]
+
+
+def _closed(flight: Flight) -> Unreachable:
+    stripped = flight.locator.stripped
+    return Unreachable(f"block {stripped}: the block cache is closed or was not started", subject=stripped)

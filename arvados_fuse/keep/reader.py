@@ -1,0 +1,155 @@
+"""`Reader`: what one open file handle needs of the block cache: bytes, reading ahead, and honesty.
+
+It watches where the program reads. From the second sequential read on it asks for the blocks that come
+next, further ahead the faster they come, within a byte budget; random access stops that. If bytes that it
+handed out before their check prove wrong, its next read fails, so that the program knows. Used by the tree.
+Threads: any; reads of one handle may come from several threads and slightly out of order.
+"""
+
+import threading
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Protocol
+
+from arvados_fuse.errors import ArvadosFuseError
+from arvados_fuse.keep.flight import Watcher
+from arvados_fuse.keep.locator import MAX_BLOCK
+
+DISORDER = 1024 * 1024
+"""Bytes by which a sequential reader's requests may be out of order (the kernel reads ahead in several
+threads).
+"""
+
+AHEAD_SECONDS = 2.0
+"""What is read ahead would take so long to arrive at the measured rate."""
+
+AHEAD_MOST = 4 * MAX_BLOCK
+"""More is not read ahead for one handle, however fast it comes."""
+
+
+class Ahead(NamedTuple):
+    """A range of the file, in bytes, whose blocks shall be announced to the reader."""
+
+    begin: int
+    size: int
+
+
+class Cache(Protocol):
+    """What a reader needs from the block cache."""
+
+    def read_for(self, watcher: Watcher, locator: str, offset: int, size: int) -> bytes | memoryview: ...
+    def hold(self, md5: str) -> None: ...
+    def release(self, md5: str) -> None: ...
+    def budget(self) -> int: ...
+    def rate(self) -> float: ...
+    def fetch_ahead(self, locator: str) -> bool: ...
+    def drop_ahead(self, md5s: Iterable[str]) -> None: ...
+
+
+class Reader:
+    """A `BlockStore` to read with, for one handle."""
+
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+        self._lock = threading.Lock()
+        self._spoiled: ArvadosFuseError | None = None
+        self._held = ""
+        self._expected = -1
+        """Where the next sequential read would begin, in bytes of the file; -1 before the first read."""
+        self._run = 0
+        """Sequential reads in a row, after the first."""
+        self._frontier = 0
+        """Up to where in the file blocks were announced."""
+        self._ahead: dict[str, None] = {}
+        """Blocks (md5) asked for ahead and not read yet."""
+        self._closed = False
+
+    def read(self, locator: str, offset: int, size: int) -> bytes | memoryview:
+        """Exactly `size` bytes of the block from `offset`; raises what `BlockCache.read` raises.
+
+        Raises BlockCorrupt, once, after bytes read through this reader proved wrong.
+        """
+        if self._spoiled is not None:
+            self._tell()
+        if self._run and locator[:32] != self._held:
+            self._move_to(locator[:32])
+        data = self._cache.read_for(self, locator, offset, size)
+        if self._spoiled is not None:
+            self._tell()
+        return data
+
+    def spoil(self, md5: str, error: ArvadosFuseError) -> None:
+        """Bytes handed out earlier were wrong: the next read fails with `error`."""
+        self._spoiled = error
+
+    def after(self, offset: int, size: int) -> Ahead | None:
+        """Tell that the program read these bytes of the file; gives the range to `announce` now, if any.
+
+        Cheap: a range comes about once for every block.
+        """
+        end = offset + size
+        expected = self._expected
+        slack = DISORDER if self._run else 0
+        if -slack <= offset - expected <= slack:
+            if end > expected:
+                self._expected = end
+            self._run += 1
+            window = self._window()
+            if self._frontier - end > window // 2:
+                return None
+            begin = max(end, self._frontier)
+            return Ahead(begin, end + window - begin) if end + window > begin else None
+        self._expected = end
+        self._run = 0
+        if self._ahead or self._frontier:
+            self._stop()
+        return None
+
+    def announce(self, ahead: Ahead, locators: Sequence[str]) -> None:
+        """`locators` hold the range that `after` gave, in the order of the file: fetch those that are not
+        here.
+        """
+        with self._lock:
+            self._frontier = ahead.begin + ahead.size
+        for locator in locators:
+            if self._cache.fetch_ahead(locator):
+                with self._lock:
+                    if not self._closed:
+                        self._ahead[locator[:32]] = None
+
+    def close(self) -> None:
+        """The handle is closed: nothing more is read ahead for it."""
+        with self._lock:
+            self._closed = True
+        self._stop()
+        self._move_to("")
+
+    def _window(self) -> int:
+        """Bytes to be ahead: one block at first, what comes in AHEAD_SECONDS when that is known; within the
+        budget.
+        """
+        wanted = max(MAX_BLOCK, int(self._cache.rate() * AHEAD_SECONDS))
+        return min(wanted, AHEAD_MOST, self._cache.budget())
+
+    def _move_to(self, md5: str) -> None:
+        with self._lock:
+            before, self._held = self._held, "" if self._closed else md5
+            self._ahead.pop(md5, None)
+            now = self._held
+        if now != before:
+            if now:
+                self._cache.hold(now)
+            if before:
+                self._cache.release(before)
+
+    def _stop(self) -> None:
+        with self._lock:
+            unwanted = list(self._ahead)
+            self._ahead.clear()
+            self._frontier = 0
+        self._cache.drop_ahead(unwanted)
+
+    def _tell(self) -> None:
+        with self._lock:
+            error, self._spoiled = self._spoiled, None
+        if error is not None:
+            raise error

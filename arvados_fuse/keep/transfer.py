@@ -1,0 +1,304 @@
+"""Bring one block into the store: from a file found there, or from Keep services, over retries and time.
+
+Used by `keep.cache`, as what the dispatcher's threads carry. Keep has no ranges: an attempt that broke off
+is made again from the block's beginning; `Flight` sees to it that what was handed out and what comes then
+agree.
+Threads: one `Transfers` serves all carrying threads; what it holds is thread-safe.
+"""
+
+import hashlib
+import http.client
+import logging
+import queue
+import random
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+from arvados_fuse.errors import ArvadosFuseError
+from arvados_fuse.keep.connections import ConnectionPool, Exchange
+from arvados_fuse.keep.content import Content
+from arvados_fuse.keep.flight import Abandoned, Flight
+from arvados_fuse.keep.outcomes import Outcomes
+from arvados_fuse.keep.services import KeepService, ServiceTable, reading_order
+from arvados_fuse.keep.store import Store
+from arvados_fuse.reporting.counters import Counters
+
+logger = logging.getLogger("arvados.keep")
+
+BACKOFF_FIRST = 0.1
+BACKOFF_MOST = 10.0
+"""Seconds before the second round over the services, doubling up to the most."""
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """Seconds. Those for connecting and progress double with every round, up to eight times."""
+
+    connect: float = 2.0
+    """For a connection; the SDK's."""
+    progress: float = 15.0
+    """For one read or write to bring anything at all. A Keep service may fetch from slow storage before it
+    answers.
+    """
+    slow_bytes: int = 32768
+    """Bytes per second below which, over a progress time, a transfer counts as stuck; the SDK's."""
+    overall: float = 300.0
+    """After so long no further attempt is begun."""
+
+    def connecting(self, round_number: int) -> float:
+        """For the given round, from 0."""
+        return self.connect * 2.0 ** min(round_number, 3)
+
+    def progressing(self, round_number: int) -> float:
+        """For the given round, from 0."""
+        return self.progress * 2.0 ** min(round_number, 3)
+
+
+@dataclass(frozen=True)
+class BlockReplaced:
+    """Bytes of this block were handed out before its check and were wrong: drop what the kernel cached of
+    it.
+    """
+
+    md5: str
+
+
+class Way(Protocol):
+    """What a transfer needs from the dispatcher."""
+
+    def make_way(self, flight: Flight) -> float:
+        """Pause while others need the line more; returns seconds paused."""
+
+
+class WrongBytes(Exception):
+    """What a service gave is not the block."""
+
+
+class Transfers:
+    """Carries flights."""
+
+    def __init__(
+        self,
+        services: ServiceTable,
+        pool: ConnectionPool,
+        store: Store,
+        counters: Counters,
+        *,
+        retries: int,
+        timeouts: Timeouts,
+        news: "queue.SimpleQueue[BlockReplaced] | None",
+    ) -> None:
+        self._services = services
+        self._pool = pool
+        self._store = store
+        self._counters = counters
+        self._retries = retries
+        self._timeouts = timeouts
+        self._news = news
+        self.rate = Rate()
+
+    def carry(self, flight: Flight, buffer: memoryview, way: Way) -> None:
+        """Land the flight. Raises BlockNotFound, BlockCorrupt, SignatureRefused, Unreachable, Abandoned."""
+        if self._from_store(flight):
+            return
+        try:
+            self._from_services(flight, buffer, way)
+        except ArvadosFuseError as error:
+            if flight.waiters or flight.demanded:
+                logger.log(error.level, "%s", error)
+            raise
+
+    def _from_store(self, flight: Flight) -> bool:
+        """A file that somebody left in the cache is hashed before any byte of it is used."""
+        md5, size = flight.locator.md5, flight.locator.size
+        ready = self._store.reopen(md5, size)  # it may have come while this flight was being made
+        if ready is not None and ready.content is not None:
+            self._land(flight, ready.content)
+            return True
+        found = self._store.unchecked(md5, size)
+        if found is None:
+            return False
+        if self._has_hash(flight, found):
+            self._store.accept(md5, found)
+            self._land(flight, found)
+            return True
+        self._store.reject(md5, found)
+        return False
+
+    @staticmethod
+    def _has_hash(flight: Flight, content: Content) -> bool:
+        md5 = hashlib.md5(usedforsecurity=False)
+        at = 0
+        try:
+            while data := content.read(at, 1024 * 1024):
+                md5.update(data)
+                at += len(data)
+                if flight.stopping:
+                    raise Abandoned
+        except OSError as error:
+            logger.warning("cached block %s can't be read: %s", flight.locator.stripped, error)
+            return False
+        return md5.hexdigest() == flight.locator.md5
+
+    def _from_services(self, flight: Flight, buffer: memoryview, way: Way) -> None:
+        locator = flight.locator
+        outcomes = Outcomes(locator.stripped)
+        overdue = time.monotonic() + self._timeouts.overall
+        for round_number in range(self._retries + 1):
+            services = reading_order(locator, self._services.services(failed=round_number > 0))
+            asking = [service for service in services if outcomes.may_ask(service)]
+            if not asking:
+                break
+            if round_number:
+                if not flight.demanded and not flight.waiters:
+                    raise outcomes.failure_to_read()  # read ahead: who wants it will ask again
+                self._counters.add("keep.retries")
+                flight.rest(backoff(round_number))
+            for service in asking:
+                if flight.stopping:
+                    raise Abandoned
+                if time.monotonic() > overdue:
+                    raise outcomes.failure_to_read()
+                if self._attempt(flight, service, round_number, buffer, way, outcomes):
+                    return
+                logger.info("GET %s from %s: %s", locator.stripped, service.address, outcomes.last(service))
+        if flight.stopping:
+            raise Abandoned
+        raise outcomes.failure_to_read()
+
+    def _attempt(
+        self,
+        flight: Flight,
+        service: KeepService,
+        number: int,
+        buffer: memoryview,
+        way: Way,
+        outcomes: Outcomes,
+    ) -> bool:
+        headers = {"Authorization": f"Bearer {self._services.token()}"}
+        self._counters.add("keep.requests")
+        try:
+            with self._pool.request(
+                service,
+                "GET",
+                flight.text,
+                headers,
+                connect_timeout=self._timeouts.connecting(number),
+                progress_timeout=self._timeouts.progressing(number),
+                interrupt=flight.interrupt,
+            ) as answer:
+                if answer.status != 200:
+                    outcomes.status(service, answer.status, answer.text())
+                    return False
+                if answer.length is not None and answer.length != flight.locator.size:
+                    raise WrongBytes(f"{answer.length} bytes announced")
+                content = self._receive(flight, answer, buffer, way, self._timeouts.progressing(number))
+        except (OSError, http.client.HTTPException) as error:
+            outcomes.broke(service, error)
+            return False
+        except WrongBytes as error:
+            self._counters.add("keep.wrong")
+            logger.warning("block %s from %s: %s", flight.locator.stripped, service.address, error)
+            outcomes.wrong(service, str(error))
+            return False
+        self._land(flight, content)
+        return True
+
+    def _receive(
+        self, flight: Flight, answer: Exchange, buffer: memoryview, way: Way, patience: float
+    ) -> Content:
+        """Take the body into a sink, hash it on the way. Raises OSError, HTTPException, WrongBytes,
+        Abandoned.
+        """
+        size = flight.locator.size
+        sink = self._store.begin(flight.locator.md5, size)
+        md5 = hashlib.md5(usedforsecurity=False)
+        pace = _Pace(patience, self._timeouts.slow_bytes)
+        at = 0
+        try:
+            while at < size:
+                room = sink.room(at, buffer)
+                count = answer.readinto(room)
+                if count == 0:
+                    raise ConnectionResetError(f"cut after {at} of {size} bytes")
+                part = room[:count]
+                sink.write(at, part)
+                flight.arrived(sink.content, at, part)
+                md5.update(part)  # after handing out: the hash is not on the way of who waits for these bytes
+                at += count
+                self._counters.add("net.rx", count)
+                self.rate.note(count)
+                if flight.stopping:
+                    raise Abandoned
+                pace.check(at, way.make_way(flight))
+            if md5.hexdigest() != flight.locator.md5:
+                raise WrongBytes(f"its md5 is {md5.hexdigest()}")
+            sink.commit(flight.high)
+        except BaseException:
+            sink.discard()
+            raise
+        return sink.content
+
+    def _land(self, flight: Flight, content: Content) -> None:
+        spoiled = flight.land(content)
+        if spoiled:
+            self._counters.add("keep.spoiled", len(spoiled))
+            logger.warning(
+                "block %s: %d readers got wrong bytes before its check and are told so",
+                flight.locator.stripped,
+                len(spoiled),
+            )
+            if self._news is not None:
+                self._news.put(BlockReplaced(flight.locator.md5))
+
+
+class _Pace:
+    """Raises TimeoutError when a transfer is slower than it may be, over a whole patience; pauses don't
+    count.
+    """
+
+    def __init__(self, patience: float, slow_bytes: int) -> None:
+        self._patience = patience
+        self._slow_bytes = slow_bytes
+        self._since = time.monotonic()
+        self._had = 0
+
+    def check(self, at: int, paused: float) -> None:
+        """`at` bytes are here; the thread was paused for so many seconds since the last call."""
+        now = time.monotonic()
+        self._since += paused
+        spent = now - self._since
+        if spent >= self._patience:
+            if at - self._had < self._slow_bytes * spent:
+                raise TimeoutError(f"{at - self._had} bytes in {spent:.0f} s")
+            self._since, self._had = now, at
+
+
+class Rate:
+    """Bytes per second that all transfers bring together, while there is any; for reading ahead."""
+
+    def __init__(self) -> None:
+        self._begun = 0.0
+        self._last = 0.0
+        self._bytes = 0
+        self.value = 0.0
+
+    def note(self, count: int) -> None:
+        """So many bytes came. Without a lock: an estimate may lose a piece."""
+        now = time.monotonic()
+        if now - self._last > 0.25:  # a gap: nothing was on its way
+            self._begun, self._bytes = now, 0
+        self._last = now
+        self._bytes += count
+        spent = now - self._begun
+        if spent >= 0.1:
+            measured = self._bytes / spent
+            self.value = measured if not self.value else 0.7 * self.value + 0.3 * measured
+            self._begun, self._bytes = now, 0
+
+
+def backoff(round_number: int) -> float:
+    """Seconds before this round, from 1; a quarter more or less, lest all clients come at once."""
+    seconds: float = min(BACKOFF_MOST, BACKOFF_FIRST * 2.0 ** (round_number - 1))
+    return seconds * random.uniform(0.75, 1.25)
