@@ -50,7 +50,11 @@ class ApiClient:
         """Fetch the cluster's description of its API; `retries`: attempts after the first, for every call."""
         transport = Transport(settings, retries=retries)
         url = f"https://{settings.host}{DISCOVERY_PATH}"
-        return cls(settings, transport, transport.fetch_json(url, subject=settings.host))
+        try:
+            return cls(settings, transport, transport.fetch_json(url, subject=settings.host))
+        except BaseException:
+            transport.close()
+            raise
 
     @property
     def host(self) -> str:
@@ -75,6 +79,10 @@ class ApiClient:
 
     def token(self) -> str:
         return self._settings.token
+
+    def close(self) -> None:
+        """Close the connections; those in use when their request ends."""
+        self._transport.close()
 
     # Reading
 

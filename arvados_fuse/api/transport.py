@@ -1,15 +1,17 @@
 """One HTTP exchange with the API server, tried until it succeeds, is refused or is out of time.
 
-Used by `ApiClient` only. Any thread may call; each has a connection of its own (httplib2 is not thread-safe).
+Used by `ApiClient` only. Any thread may call; each request has a connection for itself (httplib2 is not
+thread-safe), taken from those that are idle.
 """
 
+import contextlib
 import http.client
 import json
 import logging
 import random
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import arvados.util
@@ -100,11 +102,21 @@ class Transport:
     def __init__(self, settings: ApiSettings, *, retries: int) -> None:
         self._settings = settings
         self._retries = retries
-        self._local = threading.local()
+        self._lock = threading.Lock()
+        self._idle: list[_Connection] = []
+        self._closed = False
+
+    def close(self) -> None:
+        """Close the connections; those in use when their request ends."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.drop_connections()
 
     def fetch_json(self, url: str, *, subject: str) -> dict[str, Any]:
         """GET a URL that is not part of the described API (the discovery document)."""
-        request = HttpRequest(self._connection(), _parse_json, url, headers={"accept": "application/json"})
+        request = HttpRequest(None, _parse_json, url, headers={"accept": "application/json"})
         return self.send(request, subject=subject)
 
     def send(
@@ -130,33 +142,44 @@ class Transport:
             pause = min(pause * 2, LONGEST_PAUSE)
         raise AssertionError("the last attempt returns or raises")
 
-    def _connection(self) -> _Connection:
-        connection: _Connection | None = getattr(self._local, "connection", None)
+    @contextlib.contextmanager
+    def _connection(self) -> Iterator[_Connection]:
+        with self._lock:
+            connection = self._idle.pop() if self._idle else None
         if connection is None:
-            connection = self._local.connection = _Connection(self._settings)
-        return connection
+            connection = _Connection(self._settings)
+        try:
+            yield connection
+        finally:
+            with self._lock:
+                keep = not self._closed
+                if keep:
+                    self._idle.append(connection)
+            if not keep:
+                connection.drop_connections()
 
     def _attempt(self, request: HttpRequest, subject: str, repeatable: bool) -> dict[str, Any]:
         """One exchange; raises _Failed."""
-        connection = self._connection()
-        connection.request_id = arvados.util.new_request_id()
-        try:
-            answer = request.execute(http=connection)
-        except HttpError as error:
-            status = int(error.resp.status)
-            again = status in (RETRIED if repeatable else SAFE_TO_REPEAT)
-            refusal = self._refusal(status, error.resp, error.content, subject, connection.request_id)
-            raise _Failed(refusal, again) from error
-        except (OSError, http.client.HTTPException, httplib2.HttpLib2Error) as error:
-            connection.drop_connections()
-            never_sent = isinstance(error, (ConnectionRefusedError, httplib2.ServerNotFoundError))
-            unreachable = self._unreachable(error, subject, connection.request_id)
-            raise _Failed(unreachable, repeatable or never_sent) from error
-        except ValueError as error:  # not JSON, not UTF-8
-            bad = self._bad_answer(f"not JSON ({error})", subject, connection.request_id)
-            raise _Failed(bad, repeatable) from error
+        request_id = arvados.util.new_request_id()
+        with self._connection() as connection:
+            connection.request_id = request_id
+            try:
+                answer = request.execute(http=connection)
+            except HttpError as error:
+                status = int(error.resp.status)
+                again = status in (RETRIED if repeatable else SAFE_TO_REPEAT)
+                refusal = self._refusal(status, error.resp, error.content, subject, request_id)
+                raise _Failed(refusal, again) from error
+            except (OSError, http.client.HTTPException, httplib2.HttpLib2Error) as error:
+                connection.drop_connections()
+                never_sent = isinstance(error, (ConnectionRefusedError, httplib2.ServerNotFoundError))
+                unreachable = self._unreachable(error, subject, request_id)
+                raise _Failed(unreachable, repeatable or never_sent) from error
+            except ValueError as error:  # not JSON, not UTF-8
+                bad = self._bad_answer(f"not JSON ({error})", subject, request_id)
+                raise _Failed(bad, repeatable) from error
         if not isinstance(answer, dict):
-            raise _Failed(self._bad_answer("not a JSON object", subject, connection.request_id), False)
+            raise _Failed(self._bad_answer("not a JSON object", subject, request_id), False)
         return answer
 
     def _unreachable(self, error: Exception, subject: str, request_id: str) -> Unreachable:

@@ -26,9 +26,15 @@ class MountSession:
     """One mount from first to last breath; see the module for the order of calls."""
 
     def __init__(
-        self, filesystem: FileSystem, blocks: BlockCache, session: Session, notifier: Notifier
+        self,
+        filesystem: FileSystem,
+        api: ApiClient,
+        blocks: BlockCache,
+        session: Session,
+        notifier: Notifier,
     ) -> None:
         self.filesystem = filesystem
+        self._api = api
         self._blocks = blocks
         self._session = session
         self._notifier = notifier
@@ -52,6 +58,7 @@ class MountSession:
         self._notifier.stop()
         self.filesystem.close()
         self._blocks.close()
+        self._api.close()
 
 
 def build(options: MountOptions, settings: ApiSettings) -> MountSession:
@@ -75,6 +82,7 @@ def build(options: MountOptions, settings: ApiSettings) -> MountSession:
         root = build_root(context, options.mode, options.target, places)
     except BaseException:
         blocks.close()
+        api.close()
         raise
     filesystem = FileSystem(context, root)
     session = Session(
@@ -85,7 +93,7 @@ def build(options: MountOptions, settings: ApiSettings) -> MountSession:
         allow_other=options.allow_other,
         read_only=not options.read_write,
     )
-    return MountSession(filesystem, blocks, session, Notifier())
+    return MountSession(filesystem, api, blocks, session, Notifier())
 
 
 def _blocks(options: MountOptions, settings: ApiSettings, api: ApiClient) -> BlockCache:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple, NoReturn
 
-from arvados_fuse.errors import AttributeMissing, InvalidArgument, IsADirectory, NameTooLong, ReadOnlyError
+from arvados_fuse.errors import AttributeMissing, IllegalName, InvalidArgument, IsADirectory, NameTooLong, ReadOnlyError
 from arvados_fuse.tree.attributes import Attributes, Missing, Statistics
 from arvados_fuse.tree.context import Context
 from arvados_fuse.tree.handles import DirectoryHandles, FileHandle, FileHandles
@@ -62,7 +62,7 @@ class FileSystem:
             raise NameTooLong(f"{name[:40]!r}... has {len(name)} bytes")
         try:
             text = self.context.names.decode(name)
-        except ValueError:
+        except IllegalName:
             raise Missing(repr(name)) from None
         content, timeout = directory.find(text)
         return self.inodes.adopt(directory, text, content).attributes(timeout)
