@@ -7,9 +7,9 @@ before it.
 
 import logging
 import os
-from pathlib import Path
 
 from arvados_fuse.api import ApiClient, ApiSettings
+from arvados_fuse.cli.preflight import shared_cache
 from arvados_fuse.errors import SetupError
 from arvados_fuse.fuse.notify import Notifier
 from arvados_fuse.fuse.operations import Operations
@@ -101,18 +101,10 @@ def _blocks(options: MountOptions, settings: ApiSettings, api: ApiClient) -> Blo
     if options.ram_cache:
         store = RamStore(options.file_cache)
     else:
-        store = DiskStore(options.disk_cache_dir or _shared_cache(), options.file_cache)
+        store = DiskStore(options.disk_cache_dir or shared_cache(os.environ), options.file_cache)
     return BlockCache(
         api, store, insecure=settings.insecure, ca_file=settings.ca_file or None, retries=options.retries
     )
-
-
-def _shared_cache() -> Path:
-    """The block cache that the Arvados tools on this machine share."""
-    if systemd := os.environ.get("CACHE_DIRECTORY"):
-        return Path(systemd.partition(":")[0], "keep")
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home, "arvados", "keep")
 
 
 def _slash_substitution(api: ApiClient) -> str:
