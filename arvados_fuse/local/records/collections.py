@@ -228,10 +228,7 @@ def _composed(context: Context, base: str, parameters: Parameters, sent: Manifes
     segments = replacing.check_segments(parameters.get("replace_segments"), check)
     if not files and not segments:
         return sent
-    if files or sent is None:
-        content = _stored_content(context, base)
-    else:
-        content = Content.load(sent.text, 0, 0, normalized=False)
+    content = _stored_content(context, base) if files or sent is None else Content.load(sent.text)
     others: dict[str, Content] = {"current": content}
 
     def source(name: str) -> Content:
@@ -239,7 +236,7 @@ def _composed(context: Context, base: str, parameters: Parameters, sent: Manifes
             if name != "manifest_text":
                 others[name] = _stored_content(context, _visible_hash(context, name)["portable_data_hash"])
             elif sent is not None:
-                others[name] = Content.load(sent.text, 0, 0, normalized=False)
+                others[name] = Content.load(sent.text)
             else:
                 raise invalid("replace_files: no manifest_text came along")
         return others[name]
@@ -257,9 +254,8 @@ def _stored_content(context: Context, portable_data_hash: str) -> Content:
     row = context.connection.execute(query, (portable_data_hash,)).fetchone()
     if row is None:
         return Content()
-    return Content.load(
-        row["text"], row["file_count"], row["file_size_total"], normalized=bool(row["normalized"])
-    )
+    totals = (row["file_count"], row["file_size_total"]) if row["normalized"] else None
+    return Content.load(row["text"], totals)
 
 
 def _set_content(context: Context, values: Record, content: Manifest) -> None:

@@ -12,6 +12,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from itertools import accumulate
+from operator import itemgetter
 
 from arvados_fuse.local.records.apierror import invalid
 from arvados_fuse.local.records.manifest import escape, unescape
@@ -19,7 +20,9 @@ from arvados_fuse.local.signature import EMPTY_BLOCK
 
 Segment = tuple[str, int, int]
 """(locator without hints, offset in the block, length), bytes."""
-Files = dict[str, list[Segment]]
+Segments = tuple[Segment, ...]
+"""The content of a file. Tuples, because a million of them cost the garbage collector nothing."""
+Files = dict[str, Segments]
 
 _TOKEN = re.compile(r" ([0-9]+):([0-9]+):([^ ]+)")
 _FIRST_TOKEN = re.compile(r" (?=[0-9]+:[0-9]+:)")
@@ -27,60 +30,61 @@ _EMPTY_DIRECTORY = f"{EMPTY_BLOCK} 0:0:\\056"
 
 
 class Directory:
-    """One directory: its line without the stream name while nobody has touched it, else its files.
+    """One directory: the line that it was loaded from without the stream name, and its files once they are
+    needed.
 
     original: it is as it was loaded, so its files are in the totals that came with the text.
     """
 
     __slots__ = ("_files", "_line", "original")
 
-    def __init__(self, line: str = "", files: Files | None = None, *, original: bool = False) -> None:
+    def __init__(self, line: str | None = "", files: Files | None = None, *, original: bool = False) -> None:
         self._line = line
         self._files = files
         self.original = original
 
     @property
     def has_files(self) -> bool:
-        return bool(self._files if self._files is not None else self._line)
+        return bool(self._files if self._line is None else self._line)
 
     def mentions(self, locators: Iterable[str]) -> bool:
-        """Whether one of `locators` may be in it; cheap while nobody has touched it."""
-        if self._files is None:
+        """Whether one of `locators` may be in it; cheap while nobody has changed it."""
+        if self._line is not None:
             return any(locator in self._line for locator in locators)
         wanted = set(locators)
-        return any(segment[0] in wanted for segments in self._files.values() for segment in segments)
+        return any(segment[0] in wanted for segments in self.files().values() for segment in segments)
 
-    def files(self) -> Mapping[str, list[Segment]]:
+    def files(self) -> Mapping[str, Segments]:
         """What is in it, to look at."""
-        return parse(self._line) if self._files is None else self._files
+        if self._files is None:
+            self._files = parse(self._line or "")
+        return self._files
 
     def changeable(self) -> Files:
         """Its files, to change; from now on its line is written anew."""
-        if self._files is None:
-            self._files = parse(self._line)
-            self._line = ""
-        return self._files
+        files = self.files()
+        self._line = None
+        assert isinstance(files, dict)
+        return files
 
     def copy(self) -> "Directory":
         """One like it, for another place."""
-        return Directory(self._line, None if self._files is None else dict(self._files))
+        return Directory(self._line, dict(self.files()) if self._line is None else None)
 
     def line(self) -> str:
         """Its line in a manifest without the stream name; "" when there is no file in it."""
-        return self._line if self._files is None else write(self._files)
+        return write(self.files()) if self._line is None else self._line
 
     def totals(self) -> tuple[int, int]:
         """(number of files, bytes in them)"""
-        if self._files is not None:
-            bytes_in = (segment[2] for segments in self._files.values() for segment in segments)
-            return len(self._files), sum(bytes_in)
-        if not self._line:
-            return 0, 0
-        _, sizes, names = zip(*_TOKEN.findall(self._line, _tokens_at(self._line)), strict=True)
-        return len(set(names)), sum(map(int, sizes))
+        if self._line is None or self._files is not None:
+            bytes_in = (segment[2] for segments in self.files().values() for segment in segments)
+            return len(self.files()), sum(bytes_in)
+        tokens = _TOKEN.findall(self._line, _tokens_at(self._line))
+        return len(set(map(itemgetter(2), tokens))), sum(map(int, map(itemgetter(1), tokens)))
 
 
-Piece = list[Segment] | dict[str, Directory]
+Piece = Segments | dict[str, Directory]
 """What is at a path: a file, or a directory's subdirectories by relative path, "" being itself."""
 
 
@@ -88,31 +92,31 @@ class Content:
     """A collection's files. `load` one, change it, take its `text`."""
 
     def __init__(self) -> None:
-        self._directories: dict[str, Directory] = {"": Directory(files={})}
+        self._directories: dict[str, Directory] = {"": Directory()}
         self._file_count = 0
         self._file_size_total = 0
 
     @classmethod
-    def load(cls, text: str, file_count: int, file_size_total: int, *, normalized: bool) -> "Content":
+    def load(cls, text: str, totals: tuple[int, int] | None = None) -> "Content":
         """The files in a legal manifest without hints.
 
-        normalized: `text` was written by this class. Else every line is taken apart and written anew.
+        totals: number of files and their bytes, given with a text that this class has written. Without them,
+        every line is looked at, and those that are not normalized are taken apart and written anew.
         """
         content = cls()
-        content._file_count = file_count
-        content._file_size_total = file_size_total
+        known = totals is not None
+        content._file_count, content._file_size_total = totals or (0, 0)
         for line in text.split("\n")[:-1]:
             stream, _, rest = line.partition(" ")
             path = unescape(stream)[2:]
-            if normalized:
-                content._make(path)
-                content._directories[path] = Directory(
-                    "" if rest == _EMPTY_DIRECTORY else rest, original=True
-                )
+            there = content._directories.get(path)
+            if rest == _EMPTY_DIRECTORY:
+                content._make(path, check=False)
+            elif (there is None or not there.has_files) and (known or is_normalized(rest)):
+                content._make(path, check=False)
+                content._directories[path] = Directory(rest, original=known)
             else:
                 content._add(path, parse(rest))
-        if not normalized:
-            content._file_count = content._file_size_total = 0
         return content
 
     def take(self, path: str) -> Piece | None:
@@ -122,15 +126,14 @@ class Content:
             return {name[start:]: self._directories[name].copy() for name in self._below(path)}
         parent, _, name = path.rpartition("/")
         directory = self._directories.get(parent)
-        segments = directory.files().get(name) if directory is not None else None
-        return None if segments is None else list(segments)
+        return directory.files().get(name) if directory is not None else None
 
     def remove(self, path: str) -> None:
         """Take away what is at `path`, if there is something. The directory around it stays, even empty."""
         if path in self._directories:
             for name in self._below(path):
                 self._leave(self._directories.pop(name))
-            self._directories.setdefault("", Directory(files={}))
+            self._directories.setdefault("", Directory())
             return
         parent, _, name = path.rpartition("/")
         directory = self._directories.get(parent)
@@ -194,23 +197,23 @@ class Content:
         prefix = f"{path}/" if path else ""
         return [name for name in self._directories if name == path or name.startswith(prefix)]
 
-    def _make(self, path: str) -> None:
-        """Let `path` and the directories above it be there."""
+    def _make(self, path: str, *, check: bool = True) -> None:
+        """Let `path` and the directories above it be there; with `check`, no file may be in the way."""
         while path not in self._directories:
             parent, _, name = path.rpartition("/")
             above = self._directories.get(parent)
-            if above is not None and name in above.files():
+            if check and above is not None and name in above.files():
                 raise invalid(f"{path[:200]!r} is a file, not a directory")
-            self._directories[path] = Directory(files={})
+            self._directories[path] = Directory()
             path = parent
 
     def _add(self, path: str, files: Files) -> None:
         """Add to the directory `path`: to files that are there already, the rest of them is appended."""
-        self._make(path)
+        self._make(path, check=False)
         for name, segments in files.items():
             directory, _, last = name.rpartition("/")
             full = "/".join(filter(None, (path, directory)))
-            self._make(full)
+            self._make(full, check=False)
             if last != ".":
                 there = self._directories[full].changeable()
                 there[last] = joined((*there.get(last, ()), *segments))
@@ -230,29 +233,62 @@ class Content:
 
 def parse(rest: str) -> Files:
     """The files of one manifest line without its stream name, by their names without escapes."""
-    if not rest:
-        return {}
     end = _tokens_at(rest)
     locators = rest[:end].split()
-    sizes = [int(locator.partition("+")[2]) for locator in locators]
+    sizes = [int(locator[33:]) for locator in locators]
     starts = [0, *accumulate(sizes)]
+    escaped = "\\" in rest
     files: Files = {}
+    block = begin = limit = 0
     for position_text, size_text, name in _TOKEN.findall(rest, end):
-        segments = files.setdefault(unescape(name) if "\\" in name else name, [])
-        position, left = int(position_text), int(size_text)
-        block = bisect_right(starts, position) - 1
-        while left > 0:
-            offset = position - starts[block]
-            length = min(left, sizes[block] - offset)
-            if length > 0:
-                _append(segments, (locators[block], offset, length))
-            position += length
-            left -= length
-            block += 1
+        position, size = int(position_text), int(size_text)
+        if not begin <= position < limit:
+            block = bisect_right(starts, position) - 1
+            begin, limit = starts[block], starts[min(block + 1, len(sizes))]
+        segments: Segments
+        if not size:
+            segments = ()
+        elif position + size <= limit:
+            segments = ((locators[block], position - begin, size),)
+        else:
+            segments = _over_blocks(locators, sizes, block, position - begin, size)
+        if escaped:
+            name = unescape(name)
+        files[name] = joined(files[name] + segments) if name in files else segments
     return files
 
 
-def write(files: Mapping[str, list[Segment]]) -> str:
+def is_normalized(rest: str) -> bool:
+    """Whether a manifest line without its stream name is surely as `write` makes it.
+
+    Recognizes the usual: files in the order of their names, one after the other in blocks that are all used.
+    """
+    end = _tokens_at(rest)
+    locators = rest[:end].split()
+    tokens = _TOKEN.findall(rest, end)
+    if len(set(locators)) != len(locators) or "/" in rest or rest.count(":") != 2 * len(tokens):
+        return False
+    names = list(map(itemgetter(2), tokens))
+    if "\\" in rest:
+        plain = list(map(unescape, names))
+        if list(map(escape, plain)) != names:
+            return False
+        names = plain
+    if names != sorted(set(names)) or "." in names:
+        return False
+    sizes = list(map(int, map(itemgetter(1), tokens)))
+    ends = list(accumulate(sizes))
+    wanted = [f" {end - size if size else 0}:{size}:" for end, size in zip(ends, sizes, strict=True)]
+    if [f" {position}:{size}:" for position, size, _ in tokens] != wanted:
+        return False
+    if not ends[-1]:
+        return locators == [EMPTY_BLOCK]
+    # The tail of the last block may be unused.
+    blocks = [int(locator[33:]) for locator in locators]
+    return 0 not in blocks and ends[-1] > sum(blocks[:-1])
+
+
+def write(files: Mapping[str, Segments]) -> str:
     """A normalized manifest line without its stream name; "" for no files."""
     names = sorted(files)
     starts: dict[str, int] = {}
@@ -278,24 +314,33 @@ def write(files: Mapping[str, list[Segment]]) -> str:
     return " ".join(tokens)
 
 
-def joined(segments: Iterable[Segment]) -> list[Segment]:
+def joined(segments: Iterable[Segment]) -> Segments:
     """`segments` with those made one that continue each other in the same block."""
     found: list[Segment] = []
     for segment in segments:
-        _append(found, segment)
-    return found
+        if found:
+            locator, offset, length = found[-1]
+            if locator == segment[0] and offset + length == segment[1]:
+                found[-1] = (locator, offset, length + segment[2])
+                continue
+        found.append(segment)
+    return tuple(found)
+
+
+def _over_blocks(locators: list[str], sizes: list[int], block: int, offset: int, size: int) -> Segments:
+    """The segments of `size` bytes that begin at `offset` in block number `block` and go on in the next."""
+    segments = []
+    while size > 0:
+        length = min(size, sizes[block] - offset)
+        if length > 0:
+            segments.append((locators[block], offset, length))
+        size -= length
+        offset = 0
+        block += 1
+    return joined(segments)
 
 
 def _tokens_at(rest: str) -> int:
     """Where the blank before the first file token is."""
     first = _FIRST_TOKEN.search(rest)
     return first.start() if first else len(rest)
-
-
-def _append(segments: list[Segment], segment: Segment) -> None:
-    if segments:
-        locator, offset, length = segments[-1]
-        if locator == segment[0] and offset + length == segment[1]:
-            segments[-1] = (locator, offset, length + segment[2])
-            return
-    segments.append(segment)

@@ -11,24 +11,23 @@ import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from operator import add
+from operator import add, itemgetter
 
 from arvados_fuse.local.records.apierror import forbidden, invalid
 from arvados_fuse.local.signature import SignatureError, Signer
 
 _FIRST_FILE = re.compile(r" (?=[0-9]{1,18}:[0-9]{1,18}:)")
-_FILE = re.compile(r"(?:^| )([0-9]{1,18}):([0-9]{1,18}):([^ ]+)(?= |$)")
+_FILE = re.compile(r"(?:^| )([0-9]{1,18}):([0-9]{1,18}):([^ ]+)")
 _LOCATOR = re.compile(r"[0-9a-f]{32}\+[0-9]{1,18}(?:\+[A-Z][A-Za-z0-9@_-]*)*")
-_HINTED = re.compile(r"(?<= )([0-9a-f]{32}\+[0-9]{1,18})\+[A-Z][^ \n]*")
-_BARE = re.compile(r"(?<= )([0-9a-f]{32})\+([0-9]{1,18})(?=[ \n])")
+_BARE = re.compile(r"(?<= )([0-9a-f]{32})\+[0-9]{1,18}(?= |$)")
 _STREAM = re.compile(r"\.(?:/(?!\.{1,2}(?:/|$))[^/ ]+)*")
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 _BAD_ESCAPE = re.compile(r"\\(?![0-3][0-7][0-7])|\\000")
 # Escapes that nobody needs: all but control characters, space, colon and backslash.
 _NEEDLESS_ESCAPE = re.compile(r"\\(?!0[0-3]|040|072|134)")
-_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f]")
+_CONTROL = re.compile(r"[\x00-\x1f]")
 _BAD_PART = re.compile(r"(?:^|/)\.{0,2}(?:/|$)")
-_NOT_A_NAME = re.compile(r" (?:[0-9a-f]{32}\+[^ ]*|[0-9]+:[0-9]+:)|(?:^|(?<=\n))\./?")
+_BEFORE_NAME = re.compile(r" [0-9]+:[0-9]+:")
 _NEEDS_ESCAPE = re.compile(r"[\x00-\x20:\\]")
 
 
@@ -43,11 +42,6 @@ class Manifest:
     normalized: bool = False
 
 
-def strip(text: str) -> str:
-    """`text` with every locator reduced to hash and size."""
-    return _HINTED.sub(r"\1", text) if "+" in text else text
-
-
 def sign(text: str, signer: Signer, token: str) -> str:
     """A stored text with every locator signed for `token` from now on."""
     expiry = signer.expiry()
@@ -60,7 +54,12 @@ def sign(text: str, signer: Signer, token: str) -> str:
             answer = signed[locator] = locator + signer.hint(match[1], token, expiry)
         return answer
 
-    return _BARE.sub(one, text)
+    def line(text: str) -> str:
+        # Locators stand before the first file: the rest, nearly all of the text, is left alone.
+        first = _FIRST_FILE.search(text)
+        return _BARE.sub(one, text[: first.start()]) + text[first.start() :] if first else text
+
+    return "\n".join(map(line, text.split("\n")))
 
 
 def escape(name: str) -> str:
@@ -78,22 +77,25 @@ def read(text: str, check: Callable[[str], None]) -> Manifest:
 
     Raises ApiError 422 when the manifest is not legal, and what `check` raises.
     """
-    _check_text(text)
+    if text and not text.endswith("\n"):
+        raise invalid("a manifest must end with a line end")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise invalid("the manifest has text that is not Unicode") from None
     streams: dict[str, set[str]] = {}
     locators: set[str] = set()
     file_size_total = 0
-    for number, line in enumerate(text.split("\n")[:-1], 1):
-        file_size_total += _read_line(number, line, streams, locators)
+    lines = text.split("\n")
+    for number, line in enumerate(lines[:-1], 1):
+        lines[number - 1], size = _read_line(number, line, streams, locators)
+        file_size_total += size
     for locator in locators:
         check(locator)
     _check_conflicts(streams)
-    bare = strip(text)
-    return Manifest(
-        text=bare,
-        portable_data_hash=portable_data_hash(bare),
-        file_count=sum(map(len, streams.values())),
-        file_size_total=file_size_total,
-    )
+    bare = "\n".join(lines)
+    return Manifest(bare, portable_data_hash(bare), sum(map(len, streams.values())), file_size_total)
 
 
 def of_text(text: str, file_count: int, file_size_total: int) -> Manifest:
@@ -109,7 +111,11 @@ def portable_data_hash(text: str) -> str:
 
 def file_names(text: str) -> str:
     """The names of directories and files in a legal manifest, for searches; one to a line."""
-    return unescape(_NOT_A_NAME.sub("\n", text))
+    names = []
+    for line in text.split("\n")[:-1]:
+        first = _FIRST_FILE.search(line)
+        names += [line.partition(" ")[0][2:], _BEFORE_NAME.sub("\n", line[first.start() :]) if first else ""]
+    return unescape("\n".join(names))
 
 
 def signature_check(signer: Signer, token: str) -> Callable[[str], None]:
@@ -124,61 +130,61 @@ def signature_check(signer: Signer, token: str) -> Callable[[str], None]:
     return check
 
 
-def _check_text(text: str) -> None:
-    if text and not text.endswith("\n"):
-        raise invalid("a manifest must end with a line end")
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise invalid("the manifest has text that is not Unicode") from None
-    for pattern, what in ((_CONTROL, "a control character"), (_BAD_ESCAPE, "an illegal escape")):
-        if found := pattern.search(text):
-            line = text.count("\n", 0, found.start()) + 1
-            raise invalid(f"line {line} of the manifest has {what}")
+def _read_line(number: int, line: str, streams: dict[str, set[str]], locators: set[str]) -> tuple[str, int]:
+    """Check one line and add what it holds to `streams` and `locators`.
 
-
-def _read_line(number: int, line: str, streams: dict[str, set[str]], locators: set[str]) -> int:
-    """Check one line, add what it holds to `streams` and `locators`; returns the bytes of its files."""
-    if "\\" in line and _NEEDLESS_ESCAPE.search(line):
-        line = _ESCAPE.sub(lambda match: escape(chr(int(match[1], 8))), line)
+    Returns the line without hints but sizes, and the bytes of its files.
+    """
+    # isprintable is many times faster than the pattern, but it also dislikes some legal characters.
+    if not line.isprintable() and _CONTROL.search(line):
+        raise invalid(f"line {number} of the manifest has a control character")
+    if "\\" in line and _BAD_ESCAPE.search(line):
+        raise invalid(f"line {number} of the manifest has an illegal escape")
     first = _FIRST_FILE.search(line)
     if first is None:
         raise invalid(f"line {number} of the manifest has no file")
     stream, *blocks = line[: first.start()].split(" ")
-    if not _STREAM.fullmatch(stream):
-        raise invalid(f"line {number} of the manifest has an illegal stream name: {stream[:80]!r}")
+    tokens = line[first.end() :]
     if not blocks or not all(map(_LOCATOR.fullmatch, blocks)):
         raise invalid(f"line {number} of the manifest has something else where a block locator must be")
+    bare = ["+".join(block.split("+", 2)[:2]) for block in blocks]
+    if bare != blocks:
+        line = f"{stream} {' '.join(bare)} {tokens}"
+    if "\\" in line and _NEEDLESS_ESCAPE.search(line):
+        stream, tokens = _with_needed_escapes(stream), _with_needed_escapes(tokens)
+    if not _STREAM.fullmatch(stream):
+        raise invalid(f"line {number} of the manifest has an illegal stream name: {stream[:80]!r}")
     locators.update(blocks)
-    length = sum(int(block.split("+", 2)[1]) for block in blocks)
-    tokens = line[first.end() :]
+    length = sum(int(locator[33:]) for locator in bare)
+    return line, _read_files(number, stream, tokens, length, streams)
+
+
+def _with_needed_escapes(text: str) -> str:
+    return _ESCAPE.sub(lambda match: escape(chr(int(match[1], 8))), text)
+
+
+def _read_files(number: int, stream: str, tokens: str, length: int, streams: dict[str, set[str]]) -> int:
+    """Check the file tokens of a line over `length` bytes of blocks; returns the bytes of its files."""
     found = _FILE.findall(tokens)
     if len(found) != tokens.count(" ") + 1:
         raise invalid(f"line {number} of the manifest has a file token that is not position:size:name")
-    positions, sizes, names = zip(*found, strict=True)
-    lengths = list(map(int, sizes))
-    if max(map(add, map(int, positions), lengths)) > length:
+    sizes = list(map(int, map(itemgetter(1), found)))
+    if max(map(add, map(int, map(itemgetter(0), found)), sizes)) > length:
         raise invalid(f"line {number} of the manifest has a file that goes past the end of its blocks")
-    files = set(names)
+    files = set(map(itemgetter(2), found))
     if "/" in tokens or not files.isdisjoint((".", "..")):
-        _add_paths(number, stream, dict(zip(names, sizes, strict=True)), streams)
+        _add_paths(number, stream, set(zip(map(itemgetter(2), found), sizes, strict=True)), streams)
     else:
         streams.setdefault(stream, set()).update(files)
-    return sum(lengths)
+    return sum(sizes)
 
 
-def _add_paths(number: int, stream: str, files: dict[str, str], streams: dict[str, set[str]]) -> None:
+def _add_paths(number: int, stream: str, files: set[tuple[str, int]], streams: dict[str, set[str]]) -> None:
     """Add files whose names have slashes or are the mark of an empty directory (`.`, no bytes)."""
     streams.setdefault(stream, set())
-    for path, size in files.items():
+    for path, size in files:
         directory, _, name = path.rpartition("/")
-        if (
-            (name == "." and size != "0")
-            or name == ".."
-            or not name
-            or (directory and _BAD_PART.search(directory))
-        ):
+        if (name == "." and size) or name == ".." or not name or (directory and _BAD_PART.search(directory)):
             raise invalid(f"line {number} of the manifest has an illegal file name: {path[:80]!r}")
         found = streams.setdefault(f"{stream}/{directory}" if directory else stream, set())
         if name != ".":

@@ -9,6 +9,7 @@ slow.
 import re
 import sqlite3
 from functools import lru_cache
+from typing import NamedTuple
 
 from arvados_fuse.local.records.manifest import file_names
 
@@ -23,20 +24,23 @@ def register(connection: sqlite3.Connection) -> None:
 
 def like(pattern: str, text: str, *, ignore_case: bool = False) -> bool:
     """Whether all of `text` matches `pattern`: `%` any characters, `_` one, `\\` makes the next one plain."""
-    pieces = _pieces(pattern, ignore_case)
-    if len(pieces) == 1:
-        return pieces[0].fullmatch(text) is not None
-    first = pieces[0].match(text)
-    if first is None:
+    if ignore_case:
+        pattern, text = pattern.lower(), text.lower()
+    first, *others = _pieces(pattern)
+    begin = _find(first, text, 0)
+    if begin != 0:
         return False
-    position = first.end()
-    for piece in pieces[1:-1]:
-        found = piece.search(text, position)
-        if found is None:
+    position = first.length
+    if not others:
+        return position == len(text)
+    for piece in others[:-1]:
+        begin = _find(piece, text, position)
+        if begin < 0:
             return False
-        position = found.end()
-    start = len(text) - _length(pieces[-1])
-    return start >= position and pieces[-1].fullmatch(text, start) is not None
+        position = begin + piece.length
+    last = others[-1]
+    begin = len(text) - last.length
+    return begin >= position and _find(last, text, begin) == begin
 
 
 def _file_names(text: str | None) -> str | None:
@@ -51,25 +55,37 @@ def _ilike(pattern: str, text: object) -> bool | None:
     return None if text is None else like(pattern, str(text), ignore_case=True)
 
 
+class _Piece(NamedTuple):
+    """What stands between two `%`: `plain` text, or a regular expression where it has a `_`."""
+
+    plain: str
+    expression: re.Pattern[str] | None
+    length: int
+
+
+def _find(piece: _Piece, text: str, start: int) -> int:
+    if piece.expression is None:
+        return text.find(piece.plain, start)
+    found = piece.expression.search(text, start)
+    return -1 if found is None else found.start()
+
+
 @lru_cache(maxsize=256)
-def _pieces(pattern: str, ignore_case: bool) -> tuple[re.Pattern[str], ...]:
-    pieces = [""]
-    plain = False
-    for character in pattern:
-        if plain:
-            pieces[-1] += re.escape(character)
-            plain = False
-        elif character == "\\":
-            plain = True
-        elif character == "%":
-            pieces.append("")
+def _pieces(pattern: str) -> tuple[_Piece, ...]:
+    pieces: list[list[str]] = [[]]
+    characters = iter(pattern)
+    for character in characters:
+        if character == "%":
+            pieces.append([])
+        elif character == "_":
+            pieces[-1].append("")
         else:
-            pieces[-1] += "." if character == "_" else re.escape(character)
-    flags = re.DOTALL | (re.IGNORECASE if ignore_case else 0)
-    return tuple(re.compile(piece, flags) for piece in pieces)
+            pieces[-1].append(next(characters, "") if character == "\\" else character)
+    return tuple(map(_piece, pieces))
 
 
-@lru_cache(maxsize=256)
-def _length(piece: re.Pattern[str]) -> int:
-    """Every piece matches texts of one length only: count its characters without the escapes."""
-    return len(re.sub(r"\\(.)", r"\1", piece.pattern, flags=re.DOTALL))
+def _piece(characters: list[str]) -> _Piece:
+    if "" not in characters:
+        return _Piece("".join(characters), None, len(characters))
+    expression = "".join(re.escape(character) if character else "." for character in characters)
+    return _Piece("", re.compile(expression, re.DOTALL), len(characters))
