@@ -261,12 +261,13 @@ def _attempt(title: str, command: list[str], environment: dict[str, str] | None 
 
 
 def _copy(source: IO[bytes], log: IO[bytes], last: collections.deque[str]) -> None:
-    for line in source:
-        log.write(line)
-        log.flush()
-        text = line.decode(errors="replace").strip()
-        if text:
-            last.append(text)
+    with source:
+        for line in source:
+            log.write(line)
+            log.flush()
+            text = line.decode(errors="replace").strip()
+            if text:
+                last.append(text)
 
 
 def _show_life(process: subprocess.Popen[bytes], started: float, last: collections.deque[str]) -> None:
