@@ -56,7 +56,10 @@ def contents(context: Context, parameters: Parameters) -> Record:
             if resource is GROUPS:
                 where += " AND groups.group_class IN ('project', 'filter')"
             parts.append((resource, where))
+    includes = _includes(parameters)
     names = _selected(parameters)
+    if includes:
+        names = {kind: list(dict.fromkeys((*shown, "owner_uuid"))) for kind, shown in names.items()}
     answer = list_answer("arvados#objectList", arguments)
     if arguments.limit and parts:
         answer["items"] = _page(context, parts, arguments, binds, names)
@@ -66,7 +69,7 @@ def contents(context: Context, parameters: Parameters) -> Record:
             count = f"SELECT count(*) FROM {resource.name} WHERE {where}"
             total += context.connection.execute(count, binds.values).fetchone()[0]
         answer["items_available"] = total
-    if includes := _includes(parameters):
+    if includes:
         answer["included"] = _included(context, answer["items"], includes)
     return answer
 

@@ -28,6 +28,15 @@ class Caller:
     is_active: bool
     token_uuid: str
     token: str = field(repr=False)
+    scopes: tuple[str, ...] = ("all",)
+
+    def may(self, verb: str, path: str) -> bool:
+        """Whether the token's scopes (Arvados API, "Scopes") allow `verb` on `path` below /arvados/v1/."""
+        request = f"{verb} /arvados/v1/{path}"
+        return any(
+            scope == "all" or scope == request or (scope.endswith("/") and request.startswith(scope))
+            for scope in self.scopes
+        )
 
 
 @dataclass

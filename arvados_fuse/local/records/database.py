@@ -19,6 +19,11 @@ from arvados_fuse.local.records.schema import RESOURCES, Resource
 FORMAT = 1
 """Version of the tables, in SQLite's `user_version`."""
 
+_UNAVAILABLE = ("locked", "full", "disk I/O", "readonly", "unable to open")
+"""Words in SQLite's messages for what is no mistake of ours and may pass."""
+JOURNAL_LIMIT = 64 * 1024 * 1024
+"""Bytes of disk that the empty write-ahead log keeps: a large manifest shouldn't stay in it for ever."""
+
 _COLUMN: dict[AttributeType, str] = {
     "string": "TEXT",
     "text": "TEXT",
@@ -131,6 +136,8 @@ class Database:
         try:
             yield connection
         except sqlite3.OperationalError as error:
+            if not any(word in str(error) for word in _UNAVAILABLE):
+                raise
             raise ApiError(503, f"the database is not available: {error}") from error
         finally:
             with self._pool_lock:
@@ -147,7 +154,7 @@ class Database:
         # FULL: a record that was acknowledged is there after a power cut too, not only after a kill;
         # it costs one fsync of the log for each change, about a millisecond.
         connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute(f"PRAGMA journal_size_limit = {JOURNAL_LIMIT}")
         matching.register(connection)
         return connection
 

@@ -16,8 +16,12 @@ from arvados_fuse.local.records.attributes import Attribute
 from arvados_fuse.local.records.identifiers import parse_time
 from arvados_fuse.local.records.schema import BY_RECORD_KIND, Resource
 
-MAX_FILTERS = 500
+# SQLite refuses statements of more than 1000 levels; an Arvados client has no use for a tenth of these.
+MAX_FILTERS = 200
+MAX_ALTERNATIVES = 50
+"""Values in the operand of `contains`."""
 MAX_OPERANDS = 10_000
+"""Values in the operand of `in`."""
 
 _COMPARE = {
     "=": "=",
@@ -107,6 +111,10 @@ def _plain(attribute: Attribute, sql: str, operator: str, operand: Any, binds: B
         return f"EXISTS (SELECT 1 FROM json_each({sql}) WHERE key = {binds.add(operand)})"
     if operator == "contains" and attribute.type == "Array":
         values = operand if isinstance(operand, list) else [operand]
+        if len(values) > MAX_ALTERNATIVES:
+            raise invalid(
+                f"the operand of contains on {attribute.name} has at most {MAX_ALTERNATIVES} values"
+            )
         tests = [
             f"EXISTS (SELECT 1 FROM json_each({sql}) WHERE value = {binds.add(_scalar(v))})" for v in values
         ]

@@ -6,6 +6,7 @@ writer.
 """
 
 import logging
+import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from arvados_fuse.local.records import (
     keepservices,
     links,
     logs,
+    sweeping,
     tokens,
     users,
 )
@@ -28,7 +30,7 @@ from arvados_fuse.local.records.database import Database
 from arvados_fuse.local.records.listing import list_records
 from arvados_fuse.local.records.logs import LogRow
 from arvados_fuse.local.records.permissions import Permissions
-from arvados_fuse.local.records.schema import LOGS, USERS, Resource, resource
+from arvados_fuse.local.records.schema import LOGS, USERS, Method, Resource, resource
 from arvados_fuse.local.records.store import answer, find
 from arvados_fuse.local.records.values import check_json, text
 from arvados_fuse.local.signature import Signer
@@ -165,14 +167,14 @@ class Records:
                 check_json(value, name)
         if not method.writes:
             with self._database.reading() as connection:
-                return handler(self._context(connection, token, target, method_name), params)
+                return handler(self._context(connection, token, target, method, params), params)
         prepare = _PREPARE.get(resource_name, {}).get(method_name)
         with self._database.reading() as connection:
             # Refused here, a bad token costs nobody the right to write.
-            context = self._context(connection, token, target, method_name)
+            context = self._context(connection, token, target, method, params)
             prepared = prepare(context, params) if prepare else None
         with self._database.writing() as connection:
-            context = self._context(connection, token, target, method_name)
+            context = self._context(connection, token, target, method, params)
             context.prepared = prepared
             result = handler(context, params)
         self._announce(context.last_log_id)
@@ -186,7 +188,9 @@ class Records:
     def create_token(self, user_uuid: str, expires_at: str | None = None) -> str:
         """A new `v2/...` token for `user_uuid`, for the site's own set-up. Raises ApiError 404."""
         with self._database.writing() as connection:
-            context = self._context(connection, self._site.system_root_token, USERS, "create")
+            context = self._context(
+                connection, self._site.system_root_token, USERS, USERS.method("create"), {}
+            )
             find(context, USERS, user_uuid)
             return tokens.make(context, user_uuid, expires_at)[0]
 
@@ -203,7 +207,7 @@ class Records:
     def visible_to(self, token: str, row: LogRow) -> bool:
         """Whether the user behind `token` may see the event. Raises ApiError 401."""
         with self._database.reading() as connection:
-            context = self._context(connection, token, LOGS, "list")
+            context = self._context(connection, token, LOGS, LOGS.method("list"), {})
             return logs.visible(context.access, row)
 
     def on_change(self, callback: Callable[[int], None]) -> None:
@@ -213,6 +217,18 @@ class Records:
         """
         with self._listeners_lock:
             self._listeners = [*self._listeners, callback]
+
+    def sweep(self) -> int:
+        """Remove for ever what has been in the trash for its time; the server calls this now and then.
+
+        Returns how many records went.
+        """
+        with self._database.writing() as connection:
+            root = Caller(self._site.system_user_uuid, True, True, "", "")
+            context = self._context_for(connection, root, identifiers.now())
+            count = sweeping.sweep(context)
+        self._announce(context.last_log_id)
+        return count
 
     def check(self) -> list[str]:
         """What SQLite finds wrong with the file, nothing in good health. Reads the whole file."""
@@ -230,11 +246,18 @@ class Records:
             return _missing(target)
         return _refused(target)
 
-    def _context(self, connection: Any, token: str, target: Resource, method: str) -> Context:
+    def _context(
+        self, connection: sqlite3.Connection, token: str, target: Resource, method: Method, params: Parameters
+    ) -> Context:
         now = identifiers.now()
         caller = tokens.authenticate(connection, self._site, token, now)
-        if not caller.is_active and (target.name, method) not in _FOR_INACTIVE:
+        if not caller.is_active and (target.name, method.name) not in _FOR_INACTIVE:
             raise forbidden("this user is not active")
+        if not caller.may(method.verb, method.path.format(uuid=params.get("uuid"))):
+            raise forbidden("this token's scopes don't allow this request")
+        return self._context_for(connection, caller, now)
+
+    def _context_for(self, connection: sqlite3.Connection, caller: Caller, now: str) -> Context:
         return Context(self._site, connection, caller, self._permissions, self._signer, now)
 
     def _announce(self, log_id: int) -> None:

@@ -7,6 +7,7 @@ read back: it is shown once, when it is made. Forms: `v2/<uuid>/<secret>`, or th
 
 import hashlib
 import hmac
+import json
 import re
 import secrets
 import sqlite3
@@ -32,7 +33,7 @@ from arvados_fuse.local.site import SiteConfig
 
 _V2 = re.compile(r"v2/([a-z0-9]{5}-gj3su-[a-z0-9]{15})/([A-Za-z0-9]+)")
 _QUERY = (
-    "SELECT t.uuid, t.expires_at, t.user_uuid, u.is_admin, u.is_active"
+    "SELECT t.uuid, t.expires_at, t.user_uuid, t.scopes, u.is_admin, u.is_active"
     " FROM api_client_authorizations t JOIN users u ON u.uuid = t.user_uuid WHERE t.secret_hash = ?"
 )
 
@@ -48,7 +49,8 @@ def authenticate(connection: sqlite3.Connection, site: SiteConfig, token: str, n
     claimed = _V2.fullmatch(token)
     if token.startswith("v2/") and (claimed is None or claimed[1] != row["uuid"]):
         raise ApiError(401, "this token is not valid here: its uuid and its secret don't belong together")
-    return Caller(row["user_uuid"], bool(row["is_admin"]), bool(row["is_active"]), row["uuid"], token)
+    scopes = tuple(str(scope) for scope in json.loads(row["scopes"]))
+    return Caller(row["user_uuid"], bool(row["is_admin"]), bool(row["is_active"]), row["uuid"], token, scopes)
 
 
 def make(
