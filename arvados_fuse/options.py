@@ -1,7 +1,7 @@
 """What a mount was asked to do, as one frozen value.
 
-`cli/` makes it from the command line, `cli/build.py` reads it to wire the floors; no floor below the door sees
-it whole.
+`cli/` makes it from the command line, `cli/build.py` reads it to wire the floors; no floor below the door
+sees it whole.
 """
 
 from collections.abc import Mapping, Sequence
