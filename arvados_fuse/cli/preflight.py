@@ -55,6 +55,8 @@ def check_mount_point(path: Path) -> None:
             f"{path} has something mounted on it already; unmount it with: arv-mount --unmount {path} "
             "(or mount with --replace)"
         )
+    if not os.access(path, os.W_OK, effective_ids=True):  # fusermount insists on it
+        raise SetupError(f"{path} may not be written by you; give an empty directory of your own")
     if not empty:
         raise SetupError(f"{path} is not empty; give an empty directory, or move its files away first")
 

@@ -60,6 +60,7 @@ def test_a_directory_of_somebody_else(tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0)
     with not_root():
         assert "may not be entered" in complaint(preflight.check_mount_point, tmp_path / "closed")
+        assert "may not be written" in complaint(preflight.check_mount_point, Path("/srv"))
 
 
 def test_the_fuse_device(tmp_path: Path) -> None:
