@@ -187,16 +187,19 @@ def find_running(data_dir: Path) -> LocalSettings | None:
 def stop_running(data_dir: Path, *, deadline: float = STOP_DEADLINE) -> bool:
     """Stop the server of `data_dir`; return whether there was one. After `deadline` seconds it is killed."""
     data = DataDirectory(data_dir.absolute())
-    pid = data.holder()
-    if pid is None:
-        return False
     give_up = time.monotonic() + deadline
-    _signal(pid, signal.SIGTERM)
-    while data.holder() is not None:
-        if time.monotonic() > give_up:
-            _signal(data.holder(), signal.SIGKILL)
+    told: int | None = None
+    while (pid := data.holder()) is not None:
+        if told is None and pid:
+            _signal(pid, signal.SIGTERM)
+            told = pid
+        elif told is not None and pid not in (0, told):
+            # Somebody has started the next one meanwhile.
+            break
+        elif time.monotonic() > give_up:
+            _signal(told, signal.SIGKILL)
         time.sleep(POLL)
-    return True
+    return told is not None
 
 
 def _options(

@@ -23,7 +23,7 @@ DEFAULT_RESERVE = 256 * 1024 * 1024
 """Free disk space, bytes, below which the Keep services say that they are full."""
 
 LOCK_PATIENCE = 1.0
-"""Seconds to retry the lock: a look at the status holds it for an instant."""
+"""Seconds to retry the lock while others look at it, each for an instant."""
 
 
 @dataclass(frozen=True)
@@ -106,12 +106,18 @@ class DataDirectory:
         try:
             deadline = time.monotonic() + LOCK_PATIENCE
             while not _try_lock(descriptor, fcntl.LOCK_EX):
-                if time.monotonic() > deadline:
+                # A shared lock beside ours means that somebody only looks; else a server has it, and waiting
+                # for that one to end would start a second server behind the back of who stopped it.
+                if not _try_lock(descriptor, fcntl.LOCK_SH) or time.monotonic() > deadline:
                     raise AlreadyServed(f"Another server is already running on {self.path}")
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
                 time.sleep(0.02)
-            os.ftruncate(descriptor, 0)
-            os.write(descriptor, f"{os.getpid()}\n".encode())
-            yield
+            try:
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+                yield
+            finally:
+                os.ftruncate(descriptor, 0)
         finally:
             os.close(descriptor)
 
@@ -127,7 +133,6 @@ class DataDirectory:
             if _try_lock(descriptor, fcntl.LOCK_SH):
                 return None
             text = os.read(descriptor, 32).strip()
-            # Empty in the moment between the lock and the writing of the number.
             return int(text) if text.isdigit() else 0
         finally:
             os.close(descriptor)
