@@ -13,7 +13,7 @@ import googleapiclient.discovery
 from googleapiclient.http import HttpRequest
 
 from arvados_fuse.api.settings import ApiSettings
-from arvados_fuse.api.transport import Transport
+from arvados_fuse.api.transport import SILENCE, Transport
 from arvados_fuse.errors import BadAnswer
 from arvados_fuse.keep.services import KeepService
 
@@ -25,8 +25,8 @@ PAGE = 1000
 DISCOVERY_PATH = "/discovery/v1/apis/arvados/v1/rest"
 DEFAULT_SIGNATURE_TTL = 14 * 86400
 """Seconds; Arvados's own default, where the discovery document does not say."""
-MANIFEST_DEADLINE = 300.0
-"""Seconds for calls that carry manifests: they can be 100 MB and take the server minutes."""
+MANIFEST_SILENCE = 120.0
+"""Seconds to wait for the first byte where manifests are carried: for 100 MB the server thinks long."""
 
 
 class ApiClient:
@@ -81,7 +81,7 @@ class ApiClient:
         return self._settings.token
 
     def close(self) -> None:
-        """Close the connections; those in use when their request ends."""
+        """Close all connections; requests under way fail."""
         self._transport.close()
 
     # Reading
@@ -99,7 +99,7 @@ class ApiClient:
         """All fields with a manifest signed for this token, or only those in `select`."""
         request = self._collections.get(uuid=uuid_or_pdh, **_selected(select))
         if select is None or "manifest_text" in select:
-            return self._send(request, uuid_or_pdh, deadline=MANIFEST_DEADLINE)
+            return self._send(request, uuid_or_pdh, silence=MANIFEST_SILENCE)
         return self._send(request, uuid_or_pdh)
 
     def config(self) -> Record:
@@ -194,7 +194,7 @@ class ApiClient:
         request = self._collections.create(
             body={"collection": dict(body)}, ensure_unique_name=ensure_unique_name
         )
-        return self._send(request, str(body.get("name", "")), repeatable=False, deadline=MANIFEST_DEADLINE)
+        return self._send(request, str(body.get("name", "")), repeatable=False, silence=MANIFEST_SILENCE)
 
     def update_collection(
         self, uuid: str, body: Mapping[str, Any], *, replace_files: Mapping[str, str] | None = None
@@ -204,12 +204,12 @@ class ApiClient:
         if replace_files is not None:
             sent["replace_files"] = dict(replace_files)
         request = self._collections.update(uuid=uuid, body=sent)
-        return self._send(request, uuid, deadline=MANIFEST_DEADLINE)
+        return self._send(request, uuid, silence=MANIFEST_SILENCE)
 
     def _send(
-        self, request: HttpRequest, subject: str, *, repeatable: bool = True, deadline: float = 0.0
+        self, request: HttpRequest, subject: str, *, repeatable: bool = True, silence: float = SILENCE
     ) -> Record:
-        return self._transport.send(request, subject=subject, repeatable=repeatable, deadline=deadline)
+        return self._transport.send(request, subject=subject, repeatable=repeatable, silence=silence)
 
     def _pages(
         self, call: Any, subject: str, filters: Filters, select: Sequence[str] | None

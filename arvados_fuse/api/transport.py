@@ -9,6 +9,7 @@ import http.client
 import json
 import logging
 import random
+import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -31,7 +32,7 @@ from arvados_fuse.errors import (
 
 logger = logging.getLogger("arvados.api")
 
-SOCKET_TIMEOUT = 30.0
+SILENCE = 30.0
 """Seconds without a byte after which one attempt is given up; a long answer may take longer as long as it
 flows."""
 IDLE_LIMIT = 30.0
@@ -53,12 +54,40 @@ class _Failed(Exception):
         self.again = again
 
 
+class _Wire(httplib2.HTTPSConnectionWithTimeout):  # type: ignore[misc]
+    """A connection that says when it was closed on us, so that whether to send again is decided here alone.
+
+    httplib2 by itself sends any request once more, a create too.
+    """
+
+    def connect(self) -> None:
+        """Directly, unless a proxy is configured: httplib2's own way leaves refused sockets open."""
+        proxy = self.proxy_info
+        if proxy and proxy.isgood() and proxy.applies_to(self.host):
+            super().connect()
+            return
+        try:
+            http.client.HTTPSConnection.connect(self)
+        except OSError:
+            self.close()
+            raise
+
+    def getresponse(self) -> http.client.HTTPResponse:
+        """http.client's, with one kind of error for all ways to go away."""
+        try:
+            response: http.client.HTTPResponse = super().getresponse()
+        except (http.client.BadStatusLine, http.client.ResponseNotReady) as error:
+            self.close()
+            raise ConnectionResetError(f"connection closed before an answer ({error})") from error
+        return response
+
+
 class _Connection(httplib2.Http):  # type: ignore[misc]
     """httplib2 with our headers; belongs to one thread."""
 
     def __init__(self, settings: ApiSettings) -> None:
         super().__init__(
-            timeout=min(SOCKET_TIMEOUT, settings.deadline),
+            timeout=min(SILENCE, settings.deadline),
             ca_certs=settings.ca_file or None,
             disable_ssl_certificate_validation=settings.insecure,
         )
@@ -85,12 +114,30 @@ class _Connection(httplib2.Http):  # type: ignore[misc]
             "Authorization": f"Bearer {self._token}",
             "X-Request-Id": self.request_id,
         }
-        return super().request(uri, method, body, sent, *args, **kwargs)
+        return super().request(uri, method, body, sent, *args, connection_type=_Wire, **kwargs)
+
+    def allow_silence(self, seconds: float) -> None:
+        """How long the next request may go without a byte."""
+        self.timeout = seconds
+        for sock in self._sockets():
+            sock.settimeout(seconds)
 
     def drop_connections(self) -> None:
+        """Close; only by the thread that uses them."""
         for connection in self.connections.values():
             connection.close()
         self.connections.clear()
+
+    def interrupt(self) -> None:
+        """End the exchange that another thread is waiting in: it gets an OSError."""
+        for sock in self._sockets():
+            with contextlib.suppress(OSError):
+                # Past the TLS layer, whose state belongs to the thread that reads.
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+    def _sockets(self) -> list[socket.socket]:
+        found = [connection.sock for connection in list(self.connections.values())]
+        return [sock for sock in found if sock is not None]
 
 
 class Transport:
@@ -104,13 +151,17 @@ class Transport:
         self._retries = retries
         self._lock = threading.Lock()
         self._idle: list[_Connection] = []
+        self._busy: set[_Connection] = set()
         self._closed = False
 
     def close(self) -> None:
-        """Close the connections; those in use when their request ends."""
+        """Close all connections; requests under way fail."""
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
+            busy = list(self._busy)
+        for connection in busy:
+            connection.interrupt()
         for connection in idle:
             connection.drop_connections()
 
@@ -120,22 +171,24 @@ class Transport:
         return self.send(request, subject=subject)
 
     def send(
-        self, request: HttpRequest, *, subject: str, repeatable: bool = True, deadline: float = 0.0
+        self, request: HttpRequest, *, subject: str, repeatable: bool = True, silence: float = SILENCE
     ) -> dict[str, Any]:
         """Send `request`; the answer's JSON object.
 
         subject: the object concerned, for messages. repeatable: sending it twice does no harm.
-        deadline: seconds, 0 for that of the settings.
+        silence: seconds without a byte after which an attempt is given up.
         Raises NotFoundError, AccessDenied, RequestRefused, Unreachable, BadAnswer.
         """
-        ends = time.monotonic() + (deadline or self._settings.deadline)
+        ends = time.monotonic() + self._settings.deadline
+        silence = min(silence, 2 * self._settings.deadline)
         pause = FIRST_PAUSE
         for attempt in range(self._retries + 1):
             try:
-                return self._attempt(request, subject, repeatable)
+                return self._attempt(request, subject, repeatable, silence)
             except _Failed as failure:
                 wait = pause * random.uniform(0.5, 1.0)
-                if not failure.again or attempt == self._retries or time.monotonic() + wait > ends:
+                last = attempt == self._retries or time.monotonic() + wait > ends or self._closed
+                if last or not failure.again:
                     raise failure.error from failure.__cause__
                 logger.info("%s; trying again", failure.error)
             time.sleep(wait)
@@ -145,24 +198,30 @@ class Transport:
     @contextlib.contextmanager
     def _connection(self) -> Iterator[_Connection]:
         with self._lock:
-            connection = self._idle.pop() if self._idle else None
-        if connection is None:
-            connection = _Connection(self._settings)
+            connection = self._idle.pop() if self._idle else _Connection(self._settings)
+            self._busy.add(connection)
         try:
             yield connection
         finally:
             with self._lock:
+                self._busy.discard(connection)
                 keep = not self._closed
                 if keep:
                     self._idle.append(connection)
             if not keep:
                 connection.drop_connections()
 
-    def _attempt(self, request: HttpRequest, subject: str, repeatable: bool) -> dict[str, Any]:
+    def _attempt(
+        self, request: HttpRequest, subject: str, repeatable: bool, silence: float
+    ) -> dict[str, Any]:
         """One exchange; raises _Failed."""
         request_id = arvados.util.new_request_id()
         with self._connection() as connection:
             connection.request_id = request_id
+            connection.allow_silence(silence)
+            if not repeatable:
+                # An idle connection may be closed by now, which would look like a request that was taken.
+                connection.drop_connections()
             try:
                 answer = request.execute(http=connection)
             except HttpError as error:

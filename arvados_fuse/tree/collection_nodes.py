@@ -82,10 +82,11 @@ class CollectionFile(FileNode):
 
     def rebind(self, content: Any) -> bool:
         version, entry = content
-        if entry is not self._file:
-            if not isinstance(entry, File) or not entry.same_content(self._file):
-                return False
-            self._file = entry
+        if version is self._version:  # a version never changes: under one name it has one file
+            return isinstance(entry, File)
+        if not isinstance(entry, File) or entry != self._file:
+            return False
+        self._file = entry
         self._version = version
         return True
 

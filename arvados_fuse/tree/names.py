@@ -6,6 +6,7 @@ was replaced); a file name may not. Used by all listings. Values and pure functi
 
 import re
 from collections.abc import Iterable, Mapping
+from itertools import product
 from typing import Any
 
 from arvados_fuse.errors import IllegalName
@@ -14,6 +15,8 @@ SUFFIX = re.compile(r"^(?P<name>.+)~(?P<uuid>[0-9a-z]{5}-[0-9a-z]{5}-[0-9a-z]{15
 """A shown name that was kept apart from another by (the end of) its uuid."""
 UNSHOWABLE = re.compile("[\x00\ud800-\udfff]")
 """NUL can't stand in a file name, lone surrogates (JSON allows them) can't be encoded."""
+SHORT_NAMES = ["".join(letters) for length in range(3) for letters in product("_/.", repeat=length)]
+"""All names that could be shown as `_` or `__`, whatever stands for `/`."""
 KERNEL_NAME_MAX = 1024
 """Bytes; FUSE_NAME_MAX: one longer name would make the kernel refuse the whole listing."""
 
@@ -44,10 +47,8 @@ class Names:
         `_` stands for any one character in `like` and `%` for any number; what such a pattern finds too much
         is sorted out by comparing with `shown`.
         """
-        if shown == "_":
-            return ["in", ["", ".", "_", "/"]]
-        if shown == "__":
-            return ["in", ["..", "__", "_/", "/_", "//"]]
+        if shown in ("_", "__"):
+            return ["in", SHORT_NAMES]
         if self._slash not in shown:
             return ["=", shown]
         any_slash = "_" if len(self._slash) == 1 else "%"
