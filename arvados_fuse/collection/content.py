@@ -1,77 +1,312 @@
-"""The bytes of one file that was opened: segments, and how to read them.
+"""The bytes of one file that was opened: its segments, reading and changing them.
 
-Used by `File`. A content outlives renames and unlinking of its file.
+Used by `File`, `Base` and `Directory`. A content is the file itself: every `File` of it shares it, and it
+outlives renames and unlinking.
 
-Threads: `_lock` guards the segments; a read takes its list of segments under the lock and fetches without it.
+Threads: any. The lock guards the segments; a read takes its list of segments under it and fetches without it.
+The first change of a linked content is announced to its directory before, with the locks in their order (see
+`tree`).
 """
 
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from threading import Lock
+from typing import TYPE_CHECKING
 
-from arvados_fuse.collection.failures import BadArgument, ReadFailed
+from arvados_fuse.collection.failures import BadArgument, FileTooLarge, ReadFailed
 from arvados_fuse.collection.manifest import ManifestIndex, stripped
-from arvados_fuse.collection.segments import Segment, Segments
-from arvados_fuse.collection.stores import BlockStore
+from arvados_fuse.collection.moves import Moves, store_block
+from arvados_fuse.collection.segments import BLOCK_SIZE, ZERO_BLOCK, Segment, Segments
+from arvados_fuse.collection.spool import Spool
+from arvados_fuse.collection.stores import BlockReader
+from arvados_fuse.errors import ArvadosFuseError
+
+if TYPE_CHECKING:
+    from arvados_fuse.collection.directory import Directory
+
+SPARSE_MAX = 1 << 46
+"""Largest size in bytes that truncating or writing may give a file: at 64 MiB of zeros for each token
+of the manifest, more would make a manifest of gigabytes."""
+
+_UNSAVED_MAX = 4 * BLOCK_SIZE
+"""Unsaved bytes of one file in a spool of ours, beyond which failing to store a block fails the write."""
 
 
 class Content:
-    """Segments of a file and the index that their signatures come from."""
+    """Segments of a file.
 
-    __slots__ = ("_generation", "_index", "_lock", "_segments")
+    parent, name: where the file is, or was last when not `linked`; guarded by the tree's lock.
+    changed: whether it differs from what the manifest of its directory says; set before the first change.
+    version: counts changes.
+    """
 
-    def __init__(self, segments: Segments, index: ManifestIndex | None = None, generation: int = 0) -> None:
-        """generation: that of `index` when the segments were taken from it."""
+    __slots__ = (
+        "__weakref__",
+        "_generation",
+        "_index",
+        "_lock",
+        "_look_again",
+        "_segments",
+        "_spool",
+        "changed",
+        "linked",
+        "name",
+        "parent",
+        "version",
+    )
+
+    def __init__(
+        self,
+        parent: "Directory",
+        name: str,
+        segments: Segments,
+        *,
+        index: ManifestIndex | None = None,
+        generation: int = 0,
+        changed: bool = False,
+    ) -> None:
+        """index, generation: where the signatures come from, and which they were."""
+        self.parent = parent
+        self.name = name
+        self.linked = True
+        self.changed = changed
+        self.version = 0
         self._segments = segments
         self._index = index
         self._generation = generation
         self._lock = Lock()
+        self._spool: Spool | None = None
+        self._look_again = BLOCK_SIZE
 
     @property
     def size(self) -> int:
         """Bytes."""
         return self._segments.size
 
-    def read(self, blocks: BlockStore | None, offset: int, size: int) -> bytes | memoryview:
-        """The bytes from `offset`, at most `size`, less only at the end of the file."""
+    # Reading.
+
+    def read(self, offset: int, size: int, blocks: BlockReader | None = None) -> bytes | memoryview:
+        """The bytes from `offset`, at most `size`, less only at the end of the file; from `blocks` if
+        given."""
         if offset < 0 or size < 0:
             raise BadArgument(f"can't read {size} bytes at {offset}")
-        if self._index is not None and self._generation != self._index.generation:
-            self._resign()
+        self._resign()
         with self._lock:
             parts = self._segments.locate(offset, size)
+        if blocks is None:
+            blocks = self.parent.tree.block_store()
         if len(parts) == 1:
-            return _fetch(blocks, parts[0])
-        return b"".join([_fetch(blocks, part) for part in parts])
+            return fetch(blocks, parts[0])
+        return b"".join([fetch(blocks, part) for part in parts])
 
-    def same_as(self, other: "Content") -> bool:
-        """Whether both are the same ranges of the same blocks; signatures do not matter."""
-        return self is other or self._ranges() == other._ranges()
-
-    def _ranges(self) -> list[tuple[object, int, int]]:
+    def snapshot(self) -> tuple[tuple[Segment, ...], int]:
+        """The segments, with the newest signatures, and the version that they are."""
+        self._resign()
         with self._lock:
-            items = self._segments.items()
-        return [
-            (stripped(source) if isinstance(source, str) else id(source), offset, size)
-            for source, offset, size in items
-        ]
+            return self._segments.items(), self.version
 
     def _resign(self) -> None:
         """Use the signatures that the index has now."""
         index = self._index
-        assert index is not None
+        if index is None or self._generation == index.generation:
+            return
         generation = index.generation
         with self._lock:
             self._segments = Segments(
-                segment._replace(source=index.signed(segment.source))
-                if isinstance(segment.source, str)
-                else segment
-                for segment in self._segments
+                Segment(index.signed(source), offset, size)
+                if isinstance(source, str)
+                else Segment(source, offset, size)
+                for source, offset, size in self._segments
             )
             self._generation = generation
 
+    # Changing.
 
-def _fetch(blocks: BlockStore | None, part: Segment) -> bytes | memoryview:
+    @contextmanager
+    def _change(self) -> Iterator[None]:
+        """Hold the lock for a change that the directory knows of."""
+        while True:
+            self._lock.acquire()
+            if self.changed or not self.linked:
+                break
+            self._lock.release()
+            self.parent.announce(self)
+        try:
+            yield
+            self.version += 1
+            self.parent.tree.count_change()
+        finally:
+            self._lock.release()
+
+    def mark_changed(self) -> None:
+        """Called by the directory, with the tree's lock, once it holds on to this content."""
+        with self._lock:
+            self.changed = True
+
+    def detach(self) -> None:
+        """Called by the directory, with the tree's lock: the file was unlinked."""
+        with self._lock:
+            self.linked = False
+
+    def attach(self, parent: "Directory", name: str) -> None:
+        """Called by the directory, with the tree's lock: the file is here now, and so differs from the
+        manifest."""
+        with self._lock:
+            self.parent, self.name, self.linked, self.changed = parent, name, True, True
+
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> int:
+        """Put bytes at `offset`; a gap before them becomes zeros. Gives their number.
+
+        Raises FileTooLarge; an ArvadosFuseError when a full block can't be stored and too much waits already.
+        """
+        view = memoryview(data).cast("B")
+        if offset < 0:
+            raise BadArgument(f"can't write at {offset}")
+        if not view:
+            return 0
+        if offset + len(view) > SPARSE_MAX:
+            raise FileTooLarge(f"a file of {offset + len(view)} bytes is beyond {SPARSE_MAX}")
+        with self._change():
+            self._put(offset, view)
+        self._relieve()
+        return len(view)
+
+    def append(self, data: bytes | bytearray | memoryview) -> int:
+        """Put bytes at the end, wherever that is by now. Gives the offset behind them."""
+        view = memoryview(data).cast("B")
+        with self._change():
+            end = self._segments.size
+            if end + len(view) > SPARSE_MAX:
+                raise FileTooLarge(f"a file of {end + len(view)} bytes is beyond {SPARSE_MAX}")
+            if view:
+                self._put(end, view)
+        self._relieve()
+        return end + len(view)
+
+    def _put(self, offset: int, view: memoryview) -> None:
+        if self._spool is None:
+            self._spool = self.parent.tree.new_spool()
+        self._segments.extend(offset)
+        at = self._spool.append(view)
+        self._segments.replace(offset, Segment(self._spool, at, len(view)))
+
+    def truncate(self, size: int) -> None:
+        """Cut the file, or make it longer with zeros, which take no space."""
+        if size < 0:
+            raise BadArgument(f"can't truncate to {size} bytes")
+        if size > max(SPARSE_MAX, self.size):
+            raise FileTooLarge(f"a file of {size} bytes is beyond {SPARSE_MAX}")
+        if size == self.size:
+            return
+        with self._change():
+            self._segments.cut(size)
+            self._segments.extend(size)
+            if not size:
+                self._spool = None
+                self._look_again = BLOCK_SIZE
+
+    def replace(self, segments: Iterable[Segment]) -> None:
+        """Be something else from now on, for every holder of the file."""
+        fresh = Segments(segments)
+        with self._change():
+            self._segments = fresh
+            self._spool = None
+            self._look_again = BLOCK_SIZE
+
+    def clone(self, parent: "Directory", name: str) -> "Content":
+        """A copy without copying data: unsaved bytes are shared too."""
+        segments, _ = self.snapshot()
+        return Content(
+            parent, name, Segments(segments), index=self._index, generation=self._generation, changed=True
+        )
+
+    # Unsaved bytes.
+
+    def unsaved(self) -> int:
+        """Bytes that are in no block yet."""
+        with self._lock:
+            return sum(segment.size for segment in self._segments if segment.is_unsaved)
+
+    def settle(self, moves: Moves) -> None:
+        """Point to the blocks where unsaved bytes are now. Changes no byte and no version."""
+        with self._lock:
+            if any(segment.is_unsaved for segment in self._segments):
+                self._segments = Segments(moves.translate(self._segments))
+                if not any(segment.is_unsaved for segment in self._segments):
+                    self._spool = None
+                    self._look_again = BLOCK_SIZE
+
+    def settle_into(self, segments: Segments, index: ManifestIndex, generation: int, version: int) -> bool:
+        """Called with the tree's lock: a saved manifest has this content as it was at `version`.
+
+        Gives False, and changes nothing, when the content changed since.
+        """
+        with self._lock:
+            if self.version != version:
+                return False
+            self._segments, self._index, self._generation = segments, index, generation
+            self._spool = None
+            self._look_again = BLOCK_SIZE
+            self.changed = False
+            return True
+
+    def _relieve(self) -> None:
+        """When a block's worth was appended to the spool: store full blocks, and leave garbage behind."""
+        spool = self._spool
+        if spool is None or spool.size() < self._look_again:
+            return
+        with self._lock:
+            if self._spool is not spool or spool.size() < self._look_again:
+                return
+            # Nobody else tries meanwhile. The bytes stay where they are, so the upload needs no lock.
+            self._look_again = sys.maxsize
+            live = [segment for segment in self._segments if segment.is_unsaved]
+        tree = self.parent.tree
+        moves = Moves()
+        waiting = sum(segment.size for segment in live)
+        try:
+            blocks = tree.block_store() if tree.upload_early else None
+            while blocks is not None and waiting >= BLOCK_SIZE:
+                live = store_block(blocks, live, moves, tree.storage_classes)
+                waiting -= BLOCK_SIZE
+        except ArvadosFuseError:
+            # The bytes are safe in the spool; whoever saves will try again and be told.
+            if waiting >= _UNSAVED_MAX:
+                raise
+        finally:
+            self._leave_garbage(spool, moves)
+
+    def _leave_garbage(self, spool: Spool, moves: Moves) -> None:
+        with self._lock:
+            segments = Segments(moves.translate(self._segments))
+            if self._spool is spool:
+                live = [segment for segment in segments if segment.is_unsaved]
+                if 2 * sum(segment.size for segment in live) < spool.size():
+                    self._spool = self.parent.tree.new_spool()
+                    copied = Moves()
+                    copied.copy(live, self._spool)
+                    segments = Segments(copied.translate(segments))
+                self._look_again = self._spool.size() + BLOCK_SIZE
+            self._segments = segments
+
+    def check(self) -> None:
+        """Assert the invariants (for tests)."""
+        with self._lock:
+            self._segments.check()
+            for segment in self._segments:
+                if segment.is_unsaved:
+                    assert not isinstance(segment.source, str)
+                    assert self.changed or not self.linked
+
+
+def fetch(blocks: BlockReader | None, part: Segment) -> bytes | memoryview:
+    """The bytes of one segment. Raises ReadFailed when the block is not as long as its locator says."""
     if not isinstance(part.source, str):
         return part.source.read(part.offset, part.size)
+    if part.source.startswith(ZERO_BLOCK):
+        # Sparse files are made of this block; no need to fetch 64 MiB of zeros.
+        return bytes(part.size)
     if blocks is None:
         raise ReadFailed("no block store to read from", subject=stripped(part.source))
     data = blocks.read(part.source, part.offset, part.size)

@@ -1,159 +1,261 @@
-"""A directory of a collection: what the manifest says.
+"""A directory of a collection, and every way to change the names in it.
 
-Made by `Collection` and by other directories; the tree floor and the public API use it. A directory is read
-when somebody looks into it, and can forget what it read.
+Made by `Collection` and by other directories; the tree floor uses it directly.
 
-Threads: any; the tree's lock guards the registry of handed-out entries; see `tree` for the order of locks.
+Threads: any; names are guarded by the tree's lock, see `tree` for the order of locks. A listing is read
+without it.
 """
 
 from typing import TypeAlias, Union
-from weakref import ref
 
+from arvados_fuse.collection import names
+from arvados_fuse.collection.base import Base
 from arvados_fuse.collection.content import Content
+from arvados_fuse.collection.failures import (
+    BadArgument,
+    CollectionReadOnly,
+    DirectoryNotEmpty,
+    IsADirectoryPath,
+    NotADirectoryPath,
+    PathExists,
+    PathNotFound,
+)
 from arvados_fuse.collection.file import File
-from arvados_fuse.collection.listing import Listing
 from arvados_fuse.collection.manifest import ManifestIndex
-from arvados_fuse.collection.segments import Segment, Segments
-from arvados_fuse.collection.tree import Tree
+from arvados_fuse.collection.segments import Segments
+from arvados_fuse.collection.tree import Guard, Tree, TwoGuards
+from arvados_fuse.collection.view import DirectoryView, Entry
 
-Entry: TypeAlias = Union["Directory", File]
-
-
-class _Registered(ref[Entry]):
-    """A weak reference to a handed-out entry that knows the entry's name."""
-
-    __slots__ = ("name",)
-    name: str
+Item: TypeAlias = Union["Directory", Content]
+"""What a directory holds on to."""
 
 
-class Directory:
+class Directory(DirectoryView):
     """One directory; the root of a collection has no parent and the name "."."""
 
-    __slots__ = ("__weakref__", "_index", "_kept", "_key", "_listing", "_live", "name", "parent", "tree")
+    __slots__ = ()
 
-    def __init__(
-        self,
-        tree: Tree,
-        parent: "Directory | None",
-        name: str,
-        index: ManifestIndex | None = None,
-        key: str = "",
-    ) -> None:
-        """index, key: where the manifest describes this directory; None for one that no manifest has."""
-        self.tree = tree
-        self.parent = parent
-        self.name = name
-        self._index = index
-        self._key = key
-        self._listing: Listing | None = None
-        self._kept: dict[str, Directory] = {}
-        self._live: dict[str, _Registered] = {}
+    # Changing one name. All raise what `OSError`s a program expects: see `failures`.
 
-    # Looking.
+    def create(self, name: str) -> File:
+        """A new empty file. Raises PathExists."""
+        self._need_writable()
+        check_name(name)
+        self._base.read()
+        with Guard(self):
+            if self._entry(name) is not None:
+                raise PathExists("the name is taken", subject=name)
+            content = Content(self, name, Segments(), changed=True)
+            self._link(name, content)
+        return File(None, name, 0, content)
 
-    def get(self, name: str) -> Entry | None:
-        """The entry of this name, or None. Raises ManifestError when the directory's lines are not legal."""
-        listing = self._read()
-        with self.tree.lock:
-            known = self._known(name)
-            if known is not None:
-                return known
-            at = listing.find(name)
-            if at is not None:
-                return self._register(name, File(self, name, listing.sizes[at]))
-            if listing.has_subdirectory(name):
-                return self._subdirectory(name)
-            return None
-
-    def entries(self) -> list[tuple[str, Entry]]:
-        """All entries, sorted by name: a snapshot. Raises ManifestError when the directory's lines are not
-        legal."""
-        listing = self._read()
-        with self.tree.lock:
-            found: list[tuple[str, Entry]] = [
-                (name, self._known(name) or self._register(name, File(self, name, size)))
-                for name, size in zip(listing.names, listing.sizes, strict=True)
-            ]
-            if listing.subdirectories:
-                found += [
-                    (name, self._known(name) or self._subdirectory(name)) for name in listing.subdirectories
-                ]
-                found.sort(key=lambda entry: entry[0])
-            return found
-
-    def _known(self, name: str) -> Entry | None:
-        """Caller holds the lock. An entry that was handed out and is still in use."""
-        kept = self._kept.get(name)
-        if kept is not None:
-            return kept
-        registered = self._live.get(name)
-        return registered() if registered is not None else None
-
-    def _register(self, name: str, entry: Entry) -> Entry:
-        """Caller holds the lock."""
-        registered = _Registered(entry, self._unregister)
-        registered.name = name
-        self._live[name] = registered
-        return entry
-
-    def _unregister(self, registered: "ref[Entry]") -> None:
-        """An entry is gone. Runs at any moment in any thread, so it takes no lock: one dictionary
-        operation."""
-        assert isinstance(registered, _Registered)
-        if self._live.get(registered.name) is registered:
-            self._live.pop(registered.name, None)
-
-    def _subdirectory(self, name: str) -> "Directory":
-        """Caller holds the lock."""
-        key = f"{self._key}\0{name}" if self._key else name
-        made = self._kept[name] = Directory(self.tree, self, name, self._index, key)
+    def make_directory(self, name: str) -> "Directory":
+        """A new empty directory. Raises PathExists."""
+        self._need_writable()
+        check_name(name)
+        self._base.read()
+        with Guard(self):
+            if self._entry(name) is not None:
+                raise PathExists("the name is taken", subject=name)
+            made = Directory(self.tree, self, name)
+            self._link(name, made)
         return made
 
-    # The manifest.
+    def unlink(self, name: str, *, recursive: bool = False) -> Entry:
+        """Remove a file or a directory, also a full one if `recursive`; gives what was there, which stays
+        usable.
 
-    def _read(self) -> Listing:
-        listing = self._listing
-        if listing is None:
-            # Outside the lock: a large directory takes a while, and reading it twice does no harm.
-            listing = _NOTHING if self._index is None else Listing.read(self._index, self._key)
-            with self.tree.lock:
-                if self._listing is None:
-                    self._listing = listing
-                    self.tree.parsed += listing.approximate_size()
-        return listing
+        Raises PathNotFound, DirectoryNotEmpty.
+        """
+        self._need_writable()
+        self._base.read()
+        with Guard(self):
+            entry = self._entry(name)
+            if entry is None:
+                raise PathNotFound("no such entry", subject=name)
+            if isinstance(entry, Directory):
+                if not recursive and not entry.is_empty():
+                    raise DirectoryNotEmpty("directory not empty", subject=name)
+                entry.linked = False
+                self._unlink(name)
+            else:
+                content = self._base.known(name) if name not in self._changes else entry.content()
+                self._unlink(name)
+                if content is not None:
+                    content.detach()
+            return entry
 
-    def manifest_content(self, name: str) -> Content:
-        """What the manifest says is in the file `name`, which it must have."""
-        listing, index = self._read(), self._index
-        at = listing.find(name)
-        assert at is not None
-        assert index is not None
-        generation = index.generation
-        segments = Segments()
-        for piece in listing.pieces(at):
-            table = index.blocks(piece.entry)
-            for number, offset, size in table.pieces(piece.position, piece.size):
-                segments.append(Segment(table.locators[number], offset, size))
-        return Content(segments, index, generation)
+    def put(self, name: str, item: Item, *, overwrite: bool = False) -> Entry | None:
+        """Let a content or directory that lies nowhere be `name` here; gives what it took the place of."""
+        self._need_writable()
+        check_name(name)
+        self._base.read()
+        with Guard(self):
+            previous = self._entry(name)
+            if previous is not None:
+                if not overwrite:
+                    raise PathExists("the name is taken", subject=name)
+                self.unlink(name, recursive=True)
+            self._link(name, item)
+            return previous
 
-    def drop_parsed(self) -> None:
-        """Forget what was read here and below; entries that somebody holds stay valid."""
+    def move(self, name: str, target: "Directory", new_name: str, *, force: bool = False) -> Entry:
+        """Move an entry, also to another collection, with its unsaved bytes and everybody who has it open.
+
+        As in POSIX a file takes the place of a file and a directory that of an empty directory, with
+        `force` anything that of anything. Raises PathNotFound, BadArgument when a directory would get into
+        itself, IsADirectoryPath, NotADirectoryPath, DirectoryNotEmpty.
+        """
+        self._need_writable()
+        target._need_writable()
+        check_name(new_name)
+        self._base.read()
+        target._base.read()
+        with TwoGuards(self, target):
+            entry, previous = self._entry(name), target._entry(new_name)
+            if entry is None:
+                raise PathNotFound("no such entry", subject=name)
+            if isinstance(entry, Directory) and target._is_inside(entry):
+                raise BadArgument("a directory can't be moved into itself", subject=name)
+            if self is target and name == new_name:
+                return entry
+            if previous is not None:
+                if not force:
+                    _check_replace(entry, previous, new_name)
+                target.unlink(new_name, recursive=force)
+            item: Item = entry if isinstance(entry, Directory) else entry.content()
+            self._unlink(name)
+            if isinstance(item, Directory):
+                item._own(target.tree)
+            target._link(new_name, item)
+            return entry
+
+    def copy_of(self, tree: Tree, parent: "Directory | None", name: str) -> "Directory":
+        """A copy, by reference to the same blocks and the same manifest, that lies nowhere yet."""
+        with Guard(self):
+            made = Directory(tree, parent, name, self._base.index, self._base.key)
+            made._touched = self._touched
+            for child_name, item in self._changes.items():
+                if isinstance(item, Directory):
+                    made._changes[child_name] = item.copy_of(tree, made, child_name)
+                else:
+                    made._changes[child_name] = None if item is None else item.clone(made, child_name)
+            for child in self._made():
+                if child._touched and child.name not in self._changes:
+                    made._kept[child.name] = child.copy_of(tree, made, child.name)
+            return made
+
+    def _is_inside(self, other: "Directory") -> bool:
+        at: Directory | None = self
+        while at is not None and at is not other:
+            at = at.parent if at.linked else None
+        return at is other
+
+    def _own(self, tree: Tree) -> None:
+        """Caller holds both locks: this and all below lies in another collection from now on."""
+        if self.tree is tree:
+            return
         pending = [self]
-        with self.tree.lock:
-            while pending:
-                directory = pending.pop()
-                if directory._listing is not None:
-                    self.tree.parsed -= directory._listing.approximate_size()
-                    directory._listing = None
-                for name, child in directory._kept.items():
-                    directory._register(name, child)
-                    pending.append(child)
-                directory._kept = {}
+        while pending:
+            directory = pending.pop()
+            parsed = directory._base.size_of_listing()
+            directory.tree.parsed -= parsed
+            tree.parsed += parsed
+            directory.tree = tree
+            pending += directory._made()
 
-    def approximate_size(self) -> int:
-        """Bytes of memory that what was read of this directory takes, without those below."""
-        listing = self._listing
-        return 0 if listing is None else listing.approximate_size()
+    def _link(self, name: str, item: Item) -> None:
+        """Caller holds the lock; the name is free."""
+        if isinstance(item, Content):
+            item.attach(self, name)
+        else:
+            item.parent, item.name, item.linked = self, name, True
+        self._changes[name] = item
+        self._touch()
+
+    def _unlink(self, name: str) -> None:
+        """Caller holds the lock; the name is taken. What was there is up to the caller."""
+        listing = self._base.read()
+        if name not in self._base.gone and listing.find(name) is not None:
+            self._base.remove(name)
+        if listing.find(name) is not None or listing.has_subdirectory(name):
+            self._changes[name] = None
+        else:
+            del self._changes[name]
+        self._kept.pop(name, None)
+        if self._live is not None:
+            self._live.pop(name, None)
+        self._touch()
+
+    def _touch(self) -> None:
+        """Caller holds the lock: this directory differs from what the manifest says."""
+        self.tree.count_change()
+        at: Directory | None = self
+        while at is not None and not at._touched:
+            at._touched = True
+            at = at.parent
+
+    def announce(self, content: Content) -> None:
+        """A content of this directory is about to be changed for the first time."""
+        with Guard(self):
+            if content.linked and content.parent is self and not content.changed:
+                self._changes[content.name] = content
+                content.mark_changed()
+                self._touch()
+
+    def _need_writable(self) -> None:
+        if not self.tree.writable:
+            raise CollectionReadOnly("the collection is read-only", subject=self.tree.subject)
+
+    # After a save.
+
+    def rebase(self, index: ManifestIndex, versions: dict[int, int]) -> None:
+        """Caller holds the lock. `index` has exactly what this root and all below are: forget the changes.
+
+        versions: of the contents (by id) that are in it. A content that was written since keeps its change.
+        """
+        pending = [(self, "")]
+        while pending:
+            directory, key = pending.pop()
+            for child in directory._rebase(index, key, versions):
+                pending.append((child, f"{key}\0{child.name}" if key else child.name))
+
+    def _rebase(self, index: ManifestIndex, key: str, versions: dict[int, int]) -> "list[Directory]":
+        old, fresh = self._base, Base(self, index, key)
+        fresh.take_listing(old)
+        children = self._made()
+        changed = {name: item for name, item in self._changes.items() if isinstance(item, Content)}
+        kept: dict[str, Content | Directory | None] = {}
+        for name, content in {**old.contents(), **changed}.items():
+            if content.parent is not self or content.name != name or not content.linked:
+                continue
+            segments, generation = fresh.segments(name)
+            version = versions.get(id(content), content.version)
+            if content.settle_into(segments, index, generation, version):
+                fresh.register(name, content)
+            else:
+                kept[name] = content
+        old.disturbed, old.successor = True, fresh
+        old.drop()
+        self._base, self._changes = fresh, kept
+        self._kept = {child.name: child for child in children}
+        self._live = None
+        self._touched = bool(kept)
+        if kept:
+            self._touch()
+        return children
 
 
-_NOTHING = Listing.empty()
+def check_name(name: str) -> None:
+    """Raise BadArgument when `name` can't be one component of a path."""
+    fault = names.component_fault(name)
+    if fault:
+        raise BadArgument(f"not a name: {fault}", subject=name[:80])
+
+
+def _check_replace(entry: Entry, previous: Entry, name: str) -> None:
+    if isinstance(previous, Directory):
+        if not isinstance(entry, Directory):
+            raise IsADirectoryPath("a file can't take the place of a directory", subject=name)
+    elif isinstance(entry, Directory):
+        raise NotADirectoryPath("a directory can't take the place of a file", subject=name)

@@ -4,6 +4,10 @@ A program written for the Arvados SDK catches `OSError` and looks at `errno`; th
 `ArvadosFuseError`. Each kind here is both, so neither has to know the other.
 """
 
+import errno as _errno
+import logging
+from typing import ClassVar
+
 from arvados_fuse import errors
 
 
@@ -37,3 +41,10 @@ class BadArgument(errors.InvalidArgument, ValueError, OSError):  # type: ignore[
 
 class ReadFailed(errors.ArvadosFuseError, OSError):  # type: ignore[misc]
     """The content can't be read: there is no block store, or a block is shorter than its locator says."""
+
+
+class FileTooLarge(errors.ArvadosFuseError, OSError):
+    """The file would be larger than a manifest can well describe."""
+
+    errno: ClassVar[int] = _errno.EFBIG  # type: ignore[misc]
+    level: ClassVar[int] = logging.DEBUG

@@ -1,54 +1,159 @@
-"""A file in a collection.
+"""A file in a collection, as it is handed out.
 
-Made by `Directory`, which gives the same object for the same file as long as somebody holds it.
-A file that was only listed is a name and a size; its segments are computed when it is first read.
+Made by `Directory`. A `File` that was only listed is a name and a size; what it stands for is found when it
+is first read or changed, and stays the same file through renames and unlinking, whichever `File` of it is
+used.
 
 Threads: any; see `tree` for the order of locks.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from arvados_fuse.collection.base import Base
 from arvados_fuse.collection.content import Content
+from arvados_fuse.collection.failures import CollectionReadOnly
+from arvados_fuse.collection.manifest import stripped
+from arvados_fuse.collection.segments import Segment
+from arvados_fuse.collection.stores import BlockReader
+from arvados_fuse.collection.tree import Guard
 
 if TYPE_CHECKING:
     from arvados_fuse.collection.directory import Directory
 
 
 class File:
-    """One file. `name` and `parent` tell where it is, or last was."""
+    """One file. Two of them are equal when their segments are, as with the SDK's `ArvadosFile`."""
 
-    __slots__ = ("__weakref__", "_content", "_size", "name", "parent")
+    __slots__ = ("_base", "_content", "_name", "_size")
 
-    def __init__(self, parent: "Directory", name: str, size: int, content: Content | None = None) -> None:
-        self.parent = parent
-        self.name = name
+    def __init__(self, base: Base | None, name: str, size: int = 0, content: Content | None = None) -> None:
+        """A file that is in the listing of `base`, or `content`."""
+        self._base = base
+        self._name = name
         self._size = size
         self._content = content
 
+    # Where and what.
+
+    @property
+    def name(self) -> str:
+        """Where it is in its directory, or was last."""
+        content = self._peek()
+        return self._name if content is None else content.name
+
+    @property
+    def parent(self) -> "Directory":
+        """The directory it is in, or was last in."""
+        content = self._peek()
+        if content is not None:
+            return content.parent
+        assert self._base is not None
+        return self._base.directory
+
+    def is_linked(self) -> bool:
+        """Whether it can still be found under its name."""
+        content = self._peek()
+        return content is None or content.linked
+
     def size(self) -> int:
         """Bytes."""
-        content = self._content
+        content = self._peek()
         return self._size if content is None else content.size
 
-    def read(self, offset: int, size: int) -> bytes | memoryview:
+    def content(self) -> Content:
+        """What all `File`s of this file share. Raises ManifestError when its locators are not legal."""
+        content = self._peek()
+        if content is None:
+            base = self._base
+            assert base is not None
+            with Guard(base.directory):
+                content = self._follow()
+                if content is None:
+                    assert self._base is not None
+                    content = self._content = self._base.content(self._name)
+        return content
+
+    def _peek(self) -> Content | None:
+        """The content if it was opened, by whomever; None while the listing's word is good."""
+        if self._content is None and self._base is not None and self._base.disturbed:
+            with Guard(self._base.directory):
+                return self._follow()
+        return self._content
+
+    def _follow(self) -> Content | None:
+        """Caller holds the tree's lock. Follow the file through the manifests that its directory had
+        since."""
+        while self._content is None:
+            base = self._base
+            assert base is not None
+            self._content = base.known(self._name)
+            if self._content is None and self._name in base.gone:
+                self._content = base.content(self._name)
+            if self._content is not None or base.successor is None:
+                break
+            listing = base.successor.read()
+            at = listing.find(self._name)
+            if at is None:
+                base.remove(self._name)
+            else:
+                self._base = base.successor
+                self._size = listing.sizes[at]
+        return self._content
+
+    # Content.
+
+    def read(self, offset: int, size: int, blocks: BlockReader | None = None) -> bytes | memoryview:
         """The bytes from `offset`, at most `size`, less only at the end of the file.
 
-        A read inside one block gives what the block store gave, without a copy.
-        Raises an ArvadosFuseError when a block can't be had.
+        blocks: takes the place of the collection's block store (a reader that reads ahead for one handle). A
+        read inside one block gives what the block store gave, without a copy. Raises an ArvadosFuseError when
+        a block can't be had.
         """
-        return self.content().read(self.parent.tree.blocks, offset, size)
-
-    def same_content(self, other: "File") -> bool:
-        """Whether both have the same bytes, as far as segments tell. Raises ManifestError like `content`."""
-        return self is other or (self.size() == other.size() and self.content().same_as(other.content()))
-
-    def content(self) -> Content:
-        """The segments, computed when they are first needed. Raises ManifestError when its locators are not
-        legal."""
         content = self._content
-        if content is None:
-            with self.parent.tree.lock:
-                content = self._content
-                if content is None:
-                    content = self._content = self.parent.manifest_content(self.name)
-        return content
+        return (self.content() if content is None else content).read(offset, size, blocks)
+
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> int:
+        """Put bytes at `offset`; a gap before them becomes zeros. Gives their number."""
+        self._need_writable()
+        return self.content().write(offset, data)
+
+    def append(self, data: bytes | bytearray | memoryview) -> int:
+        """Put bytes at the end, wherever that is by now. Gives the offset behind them."""
+        self._need_writable()
+        return self.content().append(data)
+
+    def truncate(self, size: int) -> None:
+        """Cut the file, or make it longer with zeros, which take no space."""
+        self._need_writable()
+        self.content().truncate(size)
+
+    def _need_writable(self) -> None:
+        if not self.parent.tree.writable:
+            raise CollectionReadOnly("the collection is read-only", subject=self.parent.tree.subject)
+
+    def segments(self) -> list[Segment]:
+        """A snapshot of the segments."""
+        return list(self.content().snapshot()[0])
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, File):
+            return NotImplemented
+        if self.size() != other.size():
+            return False
+        mine, theirs = self.content(), other.content()
+        return mine is theirs or comparable(mine) == comparable(theirs)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"<File {self.name!r} of {self.size()} bytes>"
+
+
+def comparable(content: Content) -> list[tuple[Any, int, int]]:
+    """Segments in a form in which the same data in the same blocks is equal, whatever the signatures."""
+    return [
+        (stripped(source) if isinstance(source, str) else source, offset, size)
+        for source, offset, size in content.snapshot()[0]
+    ]

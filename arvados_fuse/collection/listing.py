@@ -56,6 +56,12 @@ class Listing:
         """That of a directory which no manifest has."""
         return cls([], array("Q"), array("Q"), 0, {}, [])
 
+    def moved(self, entry: int, subdirectories: list[str]) -> "Listing | None":
+        """The same files of a line that stands elsewhere now; None when not all are of one line."""
+        if self.scattered:
+            return None
+        return Listing(self.names, self.sizes, self.positions, entry, {}, subdirectories)
+
     @classmethod
     def read(cls, index: ManifestIndex, key: str) -> "Listing":
         """Read the lines of directory `key`. Raises ManifestError when one of them is not legal."""

@@ -1,8 +1,8 @@
 """The content of one file: segments in order, found by bisect.
 
-Used by `content`. A segment is a range of a source: a block in Keep (its locator) or unsaved bytes (a
-`Spool`). Segments are immutable and the bytes that a segment points to never change, so a list taken from
-`locate` may be read after the lock is gone.
+Used by `content`. A segment is a range of a source: a block in Keep (its locator), unsaved bytes (a `Spool`),
+or the zeros of a sparse file. Segments are immutable and the bytes that a segment points to never change, so
+a list taken from `locate` may be read after the lock is gone.
 
 Threads: the owner of a `Segments` guards it with its own lock.
 """
@@ -13,8 +13,25 @@ from typing import NamedTuple, TypeAlias
 
 from arvados_fuse.collection.spool import Spool
 
-Source: TypeAlias = "str | Spool"
-"""A block's locator, or where unsaved bytes are."""
+BLOCK_SIZE = 1 << 26
+"""Largest block in bytes (Arvados: 64 MiB)."""
+
+ZERO_BLOCK = "7f614da9329cd3aebf59b91aadc30bf0+67108864"
+"""The block of 64 MiB of zeros, which all sparse files share; the SDK pads with the same block."""
+
+
+class Zeros:
+    """The source of zeros that were never written: endless repetitions of the block of zeros."""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """`size` zero bytes."""
+        return bytes(size)
+
+
+ZEROS = Zeros()
+
+Source: TypeAlias = str | Spool | Zeros
+"""A block's locator, or where unsaved bytes are, or `ZEROS`."""
 
 
 class Segment(NamedTuple):
@@ -23,6 +40,11 @@ class Segment(NamedTuple):
     source: Source
     offset: int
     size: int
+
+    @property
+    def is_unsaved(self) -> bool:
+        """Whether the bytes are only in a spool."""
+        return not isinstance(self.source, str | Zeros)
 
 
 class Segments:
@@ -61,6 +83,11 @@ class Segments:
         self._starts.append(self.size)
         self.size += segment.size
 
+    def extend(self, size: int) -> None:
+        """Make the file `size` bytes long with zeros at the end."""
+        if size > self.size:
+            self.append(Segment(ZEROS, 0, size - self.size))
+
     def locate(self, offset: int, size: int) -> list[Segment]:
         """The parts of segments that hold a range; ends early at the end of the file."""
         stop = min(offset + size, self.size)
@@ -87,9 +114,8 @@ class Segments:
         last = bisect_left(self._starts, stop, first)
         fresh: list[Segment] = []
         start = self._starts[first]
-        head = self._items[first]
         if offset > start:
-            fresh.append(head._replace(size=offset - start))
+            fresh.append(self._items[first]._replace(size=offset - start))
         fresh.append(new)
         tail = self._items[last - 1]
         end = self._starts[last - 1] + tail.size
@@ -100,7 +126,7 @@ class Segments:
         if first and offset == start:
             first -= 1
             fresh.insert(0, self._items[first])
-        if last < len(self._items) and stop >= end:
+        if last < len(self._items) and stop == end:
             fresh.append(self._items[last])
             last += 1
         self._splice(first, last, fresh)
@@ -132,13 +158,6 @@ class Segments:
             self._items[-1] = self._items[-1]._replace(size=size - self._starts[-1])
         self.size = size
 
-    def map(self, change: "dict[Segment, Segment]") -> None:
-        """Put other segments of the same size in the place of some."""
-        items = [change.get(item, item) for item in self._items]
-        self._items, self._starts, self.size = [], [], 0
-        for item in items:
-            self.append(item)
-
     def check(self) -> None:
         """Assert the invariants (for tests)."""
         position = 0
@@ -153,6 +172,6 @@ class Segments:
 
 
 def _join(left: Segment, right: Segment) -> Segment | None:
-    if left.source == right.source and left.offset + left.size == right.offset:
+    if left.offset + left.size == right.offset and left.source == right.source:
         return Segment(left.source, left.offset, left.size + right.size)
     return None

@@ -9,12 +9,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 
-class BlockStore(Protocol):
-    """Blocks by locator."""
+class BlockReader(Protocol):
+    """Where blocks can be read."""
 
     def read(self, locator: str, offset: int, size: int) -> bytes | memoryview:
         """Exactly `size` bytes of the block from `offset`; raises an `ArvadosFuseError` else."""
         ...
+
+
+class BlockStore(BlockReader, Protocol):
+    """Where blocks can be read and stored."""
 
     def put(self, data: bytes | memoryview, *, storage_classes: Sequence[str] = ()) -> str:
         """Store a block of at most 64 MiB; gives its signed locator."""

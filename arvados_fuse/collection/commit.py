@@ -1,0 +1,169 @@
+"""The request that brings our changes to the server and changes nothing else there.
+
+Used by write-back; the counterpart of `merge`, with the same rules. Pure functions over indexes.
+
+The request's form is `replace_files` of the Arvados API: targets are paths, a source is a path in the
+manifest that is sent along, a path in what the server has now (`current`), or "" to delete. No target with a
+source may lie above another target.
+"""
+
+import time
+from typing import NamedTuple
+
+from arvados_fuse.collection.changes import (
+    Change,
+    Data,
+    Version,
+    compare,
+    find,
+    has_directory,
+    has_entries,
+    paths_below,
+)
+from arvados_fuse.collection.lines import Range, directory_line, empty_line
+from arvados_fuse.collection.listing import Listing
+from arvados_fuse.collection.manifest import ManifestIndex
+from arvados_fuse.collection.merge import conflict_name
+
+
+class CommitRequest(NamedTuple):
+    """The parts of a collection update.
+
+    replace_files: targets (`/a/b`) and sources; empty when there is nothing to do.
+    manifest_text: the new files only; "" when no source needs it.
+    conflicts: paths (`a/b`) under which the other side's versions are kept.
+    """
+
+    replace_files: dict[str, str]
+    manifest_text: str
+    conflicts: list[str]
+
+
+def commit_request(
+    base: ManifestIndex, ours: ManifestIndex, theirs: ManifestIndex, *, now: float | None = None
+) -> CommitRequest:
+    """What to ask of a server that has `theirs`, when we made `ours` out of `base`.
+
+    Raises ManifestError when a line that matters is not legal.
+    """
+    changes = compare(base, ours)
+    commit = _Commit(base, ours, theirs, time.time() if now is None else now)
+    for change in changes.files:
+        if change.after is None:
+            commit.delete(change)
+        else:
+            commit.write(change, change.after)
+    for path in changes.directories_added:
+        if not has_entries(ours, path) and not has_directory(theirs, path):
+            commit.make_directory(path)
+    for path in sorted(changes.directories_removed, reverse=True):
+        commit.remove_directory(path)
+    return commit.request()
+
+
+class _Commit:
+    def __init__(self, base: ManifestIndex, ours: ManifestIndex, theirs: ManifestIndex, now: float) -> None:
+        self.base = base
+        self.ours = ours
+        self.theirs = theirs
+        self.now = now
+        self.targets: dict[str, str] = {}
+        self.conflicts: list[str] = []
+        self.files: dict[str, dict[str, list[Range] | None]] = {}
+        self.empty: list[str] = []
+
+    def _theirs(self, change: Change) -> Version | None:
+        return change.before if self.theirs is self.base else find(self.theirs, change.path)
+
+    def delete(self, change: Change) -> None:
+        """We have no such file any more."""
+        theirs = self._theirs(change)
+        if theirs is not None:
+            if _data(theirs) != _data(change.before):
+                self._keep_theirs(change.path)
+            self.targets["/" + change.path] = ""
+
+    def write(self, change: Change, after: Version) -> None:
+        """We have a new or changed file."""
+        theirs = self._theirs(change)
+        if _data(theirs) == _data(after):
+            return
+        if theirs is not None and _data(theirs) != _data(change.before):
+            self._keep_theirs(change.path)
+        elif theirs is None and self.theirs is not self.base:
+            self._keep_what_is_in_the_way(change.path)
+        parent, _, name = change.path.rpartition("/")
+        self.files.setdefault(parent, {})[name] = after.ranges()
+        self.targets["/" + change.path] = "manifest_text/" + change.path
+
+    def make_directory(self, path: str) -> None:
+        """We have a new empty directory."""
+        self._keep_what_is_in_the_way(path)
+        self.empty.append(path)
+        self.targets["/" + path] = "manifest_text/" + path
+
+    def remove_directory(self, path: str) -> None:
+        """We have no such directory any more: drop it unless they have something in it that stays."""
+        if self.targets.get("/" + path) or not has_directory(self.theirs, path):
+            return
+        if any(self.targets.get("/" + below) != "" for below in paths_below(self.theirs, path)):
+            return
+        self.targets["/" + path] = ""
+
+    def _keep_what_is_in_the_way(self, path: str) -> None:
+        """They made a file where we need a directory, or a directory where we have a file."""
+        parts = path.split("/")
+        for count in range(1, len(parts) + 1):
+            way = "/".join(parts[:count])
+            theirs = find(self.theirs, way)
+            if theirs is not None:
+                before = find(self.base, way)
+                if _data(theirs) != _data(before):
+                    self._keep_theirs(way)
+                self.targets["/" + way] = ""
+                return
+        if has_directory(self.theirs, path):
+            conflict = ""
+            for below in paths_below(self.theirs, path):
+                theirs, before = find(self.theirs, below), find(self.base, below)
+                if theirs is not None and _data(theirs) != _data(before):
+                    conflict = conflict or self._unused(path)
+                    self.targets["/" + conflict + below[len(path) :]] = "current/" + below
+            if conflict:
+                self.conflicts.append(conflict)
+
+    def _keep_theirs(self, path: str) -> None:
+        conflict = self._unused(path)
+        if "/" + conflict not in self.targets:
+            self.targets["/" + conflict] = "current/" + path
+            self.conflicts.append(conflict)
+
+    def _unused(self, path: str) -> str:
+        moment = self.now
+        while True:
+            name = conflict_name(path, moment)
+            if self.targets.get("/" + name) == "current/" + path:
+                return name
+            taken = any(find(index, name) or has_directory(index, name) for index in (self.ours, self.theirs))
+            if not taken and "/" + name not in self.targets:
+                return name
+            moment += 1
+
+    def request(self) -> CommitRequest:
+        """All of it, without deletions inside of what is replaced or deleted as a whole."""
+        targets = {}
+        for target, source in sorted(self.targets.items()):
+            parts = target.split("/")
+            above = ("/".join(parts[:count]) for count in range(2, len(parts)))
+            if source or not any(way in self.targets for way in above):
+                targets[target] = source
+        lines = [
+            directory_line(f"./{parent}" if parent else ".", None, Listing.empty(), files, strip=False)
+            for parent, files in self.files.items()
+        ]
+        lines += [empty_line(f"./{path}") for path in self.empty]
+        return CommitRequest(targets, "".join(lines), self.conflicts)
+
+
+def _data(version: Version | None) -> Data | None:
+    return None if version is None else version.data()

@@ -1,0 +1,180 @@
+"""Writing normalized manifest lines.
+
+Used by `plan`. Pure functions. A normalized line has its files sorted, every block once in the order of first
+use, and neighbouring
+ranges of a file joined: byte for byte what the SDK's `Collection.manifest_text(normalize=True)` writes.
+"""
+
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from arvados_fuse.collection.listing import Listing
+from arvados_fuse.collection.manifest import ManifestIndex, stripped
+from arvados_fuse.collection.names import escape
+from arvados_fuse.collection.segments import BLOCK_SIZE, Segment, Zeros
+from arvados_fuse.collection.tokens import BlockTable
+
+EMPTY_BLOCK = "d41d8cd98f00b204e9800998ecf8427e+0"
+"""The locator that stands in a line without data (Arvados manifest format)."""
+
+
+class Range(NamedTuple):
+    """`size` bytes from `offset` of a block of `block_size` bytes."""
+
+    locator: str
+    block_size: int
+    offset: int
+    size: int
+
+
+def empty_line(path: str) -> str:
+    """The line that keeps an empty directory."""
+    return f"{escape(path)} {EMPTY_BLOCK} 0:0:\\056\n"
+
+
+def located(segments: Iterable[Segment], zero_block: str) -> Iterator[Range]:
+    """Saved segments as ranges of blocks; zeros become ranges of the padding block."""
+    for source, offset, size in segments:
+        if isinstance(source, str):
+            yield Range(source, int(stripped(source)[33:]), offset, size)
+            continue
+        assert isinstance(source, Zeros)
+        while size:
+            start = offset % BLOCK_SIZE
+            part = min(size, BLOCK_SIZE - start)
+            yield Range(zero_block, BLOCK_SIZE, start, part)
+            offset += part
+            size -= part
+
+
+class LineWriter:
+    """Collects the files of one line, which must come sorted by name."""
+
+    __slots__ = ("_locators", "_placed", "_size", "_strip", "_tokens")
+
+    def __init__(self, *, strip: bool) -> None:
+        """strip: whether locators lose all hints but the size."""
+        self._strip = strip
+        self._locators: list[str] = []
+        self._placed: dict[str, int] = {}
+        self._size = 0
+        self._tokens: list[str] = []
+
+    def text(self, path: str) -> str:
+        """The line, with its end."""
+        return " ".join([escape(path), *(self._locators or [EMPTY_BLOCK]), *self._tokens]) + "\n"
+
+    def place(self, locator: str, size: int) -> int:
+        """Where a block is in the stream; behind all others when it is new."""
+        if self._strip:
+            locator = stripped(locator)
+        at = self._placed.get(locator)
+        if at is None:
+            at = self._placed[locator] = self._size
+            self._locators.append(locator)
+            self._size += size
+        return at
+
+    def add(self, name: str, ranges: Iterable[Range]) -> None:
+        """A file of any ranges; `name` is escaped already."""
+        start = stop = -1
+        for locator, block_size, offset, size in ranges:
+            at = self.place(locator, block_size) + offset
+            if at != stop:
+                if start >= 0:
+                    self._tokens.append(f"{start}:{stop - start}:{name}")
+                start = at
+            stop = at + size
+        self._tokens.append(f"{start}:{stop - start}:{name}" if start >= 0 else f"0:0:{name}")
+
+    def add_listing(
+        self, index: ManifestIndex, listing: Listing, first: int, last: int, moved: "array[int]"
+    ) -> None:
+        """Files `first` to `last - 1` of a listing.
+
+        moved: where the blocks of the listing's own stream are in this line, -1 for not yet; made by
+        `places_for`.
+        """
+        table = index.blocks(listing.entry)
+        starts = table.offsets
+        number = 0
+        names = escaped(listing.names[first:last])
+        tokens = self._tokens
+        for at, name, position, size in zip(
+            range(first, last), names, listing.positions[first:last], listing.sizes[first:last], strict=True
+        ):
+            if at in listing.scattered or table.has_empty:
+                self.add(name, ranges_of(index, listing, at))
+                continue
+            if not size:
+                tokens.append(f"0:0:{name}")
+                continue
+            if not starts[number] <= position < starts[number + 1]:
+                number = bisect_right(starts, position) - 1
+            if position + size > starts[number + 1]:
+                self.add(name, ranges_of(index, listing, at))
+                continue
+            block = moved[number]
+            if block < 0:
+                block = self.place(table.locators[number], starts[number + 1] - starts[number])
+                moved[number] = block
+            tokens.append(f"{block + position - starts[number]}:{size}:{name}")
+
+
+def escaped(names: Sequence[str]) -> Sequence[str]:
+    """All names as tokens; the same object when none needs an escape."""
+    joined = "/".join(names)
+    return names if len(escape(joined)) == len(joined) else [escape(name) for name in names]
+
+
+def ranges_of(index: ManifestIndex, listing: Listing, at: int) -> Iterator[Range]:
+    """One file of a listing. Empty blocks inside of it are kept, as the SDK does."""
+    for entry, position, size in listing.pieces(at):
+        table = index.blocks(entry)
+        for number, offset, length in _pieces(table, position, size):
+            block_size = table.offsets[number + 1] - table.offsets[number]
+            yield Range(table.locators[number], block_size, offset, length)
+
+
+def _pieces(table: BlockTable, position: int, size: int) -> Iterator[tuple[int, int, int]]:
+    if not table.has_empty:
+        yield from table.pieces(position, size)
+        return
+    previous = -1
+    for number, offset, length in table.pieces(position, size):
+        if previous >= 0:
+            for between in range(previous + 1, number):
+                yield between, 0, 0
+        yield number, offset, length
+        previous = number
+
+
+def directory_line(
+    path: str,
+    index: ManifestIndex | None,
+    listing: Listing,
+    changes: Mapping[str, Sequence[Range] | None],
+    *,
+    strip: bool,
+) -> str:
+    """The line of a directory: the files of `listing`, with `changes` over it (None: no such file); it has at
+    least one."""
+    writer = LineWriter(strip=strip)
+    count = len(listing.names)
+    moved = array("q")
+    if index is not None and count:
+        moved = array("q", [-1]) * len(index.blocks(listing.entry).locators)
+    done = 0
+    for name in sorted(changes):
+        at = bisect_left(listing.names, name, done)
+        if index is not None and at > done:
+            writer.add_listing(index, listing, done, at, moved)
+        ranges = changes[name]
+        if ranges is not None:
+            writer.add(escape(name), ranges)
+        done = at + (at < count and listing.names[at] == name)
+    if index is not None and done < count:
+        writer.add_listing(index, listing, done, count, moved)
+    return writer.text(path)

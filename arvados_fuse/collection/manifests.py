@@ -1,0 +1,94 @@
+"""From a tree to its manifest text and hash, storing unsaved bytes on the way when that is wanted.
+
+Used by `Collection`, by directories' manifest methods and by write-back. No lock is held while blocks are
+stored.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+from arvados_fuse.collection.content import Content
+from arvados_fuse.collection.directory import Directory
+from arvados_fuse.collection.failures import ReadFailed
+from arvados_fuse.collection.moves import Moves, pack
+from arvados_fuse.collection.plan import Plan, make_plan
+from arvados_fuse.collection.segments import BLOCK_SIZE, ZERO_BLOCK
+
+
+class _Hashing:
+    """Says what a block store would call a block, without storing it."""
+
+    def put(self, data: bytes | memoryview, *, storage_classes: Sequence[str] = ()) -> str:
+        return f"{hashlib.md5(data, usedforsecurity=False).hexdigest()}+{len(data)}"
+
+    def read(self, locator: str, offset: int, size: int) -> bytes | memoryview:
+        raise ReadFailed("nothing is stored here", subject=locator)
+
+
+def store(plan: Plan, root: Directory) -> tuple[Moves, str]:
+    """Store all unsaved bytes of a plan; gives where they are and the locator of the padding block.
+
+    Raises what the block store raises; what was stored until then is not stored again next time.
+    """
+    moves = Moves()
+    waiting = list(plan.unsaved())
+    zeros = plan.has_zeros()
+    if not waiting and not zeros:
+        return moves, ZERO_BLOCK
+    tree = root.tree
+    blocks = tree.block_store()
+    if blocks is None:
+        raise ReadFailed("no block store to write to", subject=tree.subject)
+    try:
+        pack(blocks, waiting, moves, tree.storage_classes)
+    finally:
+        for content, _ in plan.contents:
+            content.settle(moves)
+    return moves, blocks.put(bytes(BLOCK_SIZE), storage_classes=tree.storage_classes) if zeros else ZERO_BLOCK
+
+
+def manifest_text(
+    root: Directory,
+    stream_name: str = ".",
+    *,
+    strip: bool = False,
+    normalize: bool = False,
+    only_committed: bool = False,
+) -> str:
+    """The manifest of a directory as if it was the root of a collection.
+
+    strip: without hints but sizes. only_committed: leave out unsaved bytes instead of storing them.
+    """
+    plan = make_plan(root, stream_name, normalize=normalize)
+    moves, zero_block = (Moves(), ZERO_BLOCK) if only_committed else store(plan, root)
+    return plan.write(moves, strip=strip, zero_block=zero_block).decode()
+
+
+def portable_manifest(root: Directory, stream_name: str = ".") -> bytes:
+    """The normalized manifest without hints, with unsaved bytes under the hashes that they will have."""
+    plan = make_plan(root, stream_name, normalize=True)
+    moves = Moves()
+    pack(_Hashing(), plan.unsaved(), moves)
+    return plan.write(moves, strip=True)
+
+
+def normalized_hash(root: Directory) -> str:
+    """The portable data hash of `portable_manifest`."""
+    text = portable_manifest(root)
+    return f"{hashlib.md5(text, usedforsecurity=False).hexdigest()}+{len(text)}"
+
+
+def store_file(content: Content) -> None:
+    """Store the unsaved bytes of one file, in blocks of its own."""
+    tree = content.parent.tree
+    segments = [segment for segment in content.snapshot()[0] if segment.is_unsaved]
+    if not segments:
+        return
+    blocks = tree.block_store()
+    if blocks is None:
+        raise ReadFailed("no block store to write to", subject=tree.subject)
+    moves = Moves()
+    try:
+        pack(blocks, [segments], moves, tree.storage_classes)
+    finally:
+        content.settle(moves)

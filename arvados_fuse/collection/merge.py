@@ -1,0 +1,150 @@
+"""Bringing what others changed into a tree that was changed here, path by path.
+
+Used by `Collection.update`. See `commit` for the other direction.
+
+The rules (also in docs/collection.md): what one side changed is taken. Where both changed one path
+differently ours keeps the name and theirs becomes `name~YYYYMMDD-HHMMSS~conflict~` (UTC). Deleting is a
+change: what they edited and we deleted comes back under the conflict name; what we edited and they deleted
+stays. Directories merge by their files.
+
+Threads: each path is changed atomically, the merge as a whole is not; files may be written meanwhile.
+"""
+
+import time
+from typing import NamedTuple
+
+from arvados_fuse.collection.changes import Change, Data, Version, compare, data_of, has_entries
+from arvados_fuse.collection.content import Content
+from arvados_fuse.collection.directory import Directory
+from arvados_fuse.collection.file import File
+from arvados_fuse.collection.manifest import ManifestIndex
+from arvados_fuse.collection.paths import COLLECTION, PathApi
+from arvados_fuse.collection.segments import Segments
+
+
+class Merged(NamedTuple):
+    """What a merge changed in a tree: paths (`a/b`), and the conflict paths among them."""
+
+    changed: list[str]
+    conflicts: list[str]
+
+
+def conflict_name(path: str, moment: float) -> str:
+    """The path under which the other side's version is kept. moment: seconds since 1970."""
+    return f"{path}~{time.strftime('%Y%m%d-%H%M%S', time.gmtime(moment))}~conflict~"
+
+
+def merge_into(
+    root: Directory, base: ManifestIndex, theirs: ManifestIndex, *, now: float | None = None
+) -> Merged:
+    """Bring the changes from `base` to `theirs` into `root`, which was `base` once and was changed since.
+
+    Open files see the new content of their path when ours was not changed. Raises ManifestError when a line
+    of `theirs` that differs is not legal; nothing was merged then.
+    """
+    changes = compare(base, theirs)
+    merge = _Merge(root, time.time() if now is None else now)
+    for change in changes.files:
+        if change.after is None and _data(merge.at(change.path)) == _data(change.before):
+            merge.remove(change.path)
+    for path in sorted(changes.directories_removed, reverse=True):
+        found = merge.at(path)
+        if isinstance(found, Directory) and found.is_empty():
+            merge.remove(path)
+    for change in changes.files:
+        if change.after is not None:
+            merge.take(change, change.after)
+    for path in changes.directories_added:
+        if not has_entries(theirs, path):
+            merge.make_directory(path)
+    return Merged(merge.changed, merge.conflicts)
+
+
+class _Merge:
+    """One merge. `renamed`: the conflict paths that were given so far, for whole directories too."""
+
+    def __init__(self, root: Directory, now: float) -> None:
+        self.root = root
+        self.now = now
+        self.changed: list[str] = []
+        self.conflicts: list[str] = []
+        self.renamed: dict[str, str] = {}
+
+    def at(self, path: str) -> File | Directory | None:
+        """What is at a path; None also when the way goes through a file."""
+        found: File | PathApi | None = self.root
+        for part in path.split("/"):
+            if not isinstance(found, PathApi):
+                return None
+            found = found.here().get(part)
+        assert found is None or isinstance(found, File | Directory)
+        return found
+
+    def remove(self, path: str) -> None:
+        parent, _, name = path.rpartition("/")
+        directory = self.root.find(parent) if parent else self.root
+        assert isinstance(directory, Directory)
+        directory.unlink(name)
+        self.changed.append(path)
+
+    def take(self, change: Change, after: Version) -> None:
+        """Let their file be at its path, or under a conflict name."""
+        local = self.at(change.path)
+        mine = _data(local)
+        if mine == _data(after):
+            return
+        target = self._around_files(change.path)
+        if mine == _data(change.before):
+            if isinstance(local, File):
+                local.content().replace(after.segments())
+                self.changed.append(change.path)
+                return
+        elif target == change.path:
+            target = self._conflict(change.path)
+        parent, _, name = target.rpartition("/")
+        directory = self.root.find_or_create(parent, COLLECTION) if parent else self.root
+        assert isinstance(directory, Directory)
+        directory.put(name, Content(directory, name, after.segments(), changed=True))
+        self._note(change.path, target)
+
+    def make_directory(self, path: str) -> None:
+        """Let there be a directory at a path, or under a conflict name."""
+        target = self._around_files(path)
+        if not isinstance(self.at(target), Directory):
+            self.root.find_or_create(target, COLLECTION)
+            self._note(path, target)
+
+    def _note(self, path: str, target: str) -> None:
+        self.changed.append(target)
+        if target != path:
+            self.conflicts.append(target)
+
+    def _around_files(self, path: str) -> str:
+        """`path`; where one of our files stands where it needs a directory, with a conflict name there."""
+        parts = path.split("/")
+        for count in range(1, len(parts)):
+            way = "/".join(parts[:count])
+            found = self.at(way)
+            if found is None:
+                break
+            if isinstance(found, File):
+                return "/".join([self._conflict(way), *parts[count:]])
+        return path
+
+    def _conflict(self, path: str) -> str:
+        """The conflict path for `path` in this merge: free before, a second later for each that is taken."""
+        if path not in self.renamed:
+            moment = self.now
+            while self.at(conflict_name(path, moment)) is not None:
+                moment += 1
+            self.renamed[path] = conflict_name(path, moment)
+        return self.renamed[path]
+
+
+def _data(found: "File | Directory | Version | None") -> "Data | Directory | None":
+    """What makes two sides of a path equal."""
+    if isinstance(found, Version):
+        return found.data()
+    if isinstance(found, File):
+        return data_of(Segments(found.content().snapshot()[0]))
+    return found

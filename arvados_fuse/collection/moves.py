@@ -1,0 +1,159 @@
+"""Bringing unsaved bytes into blocks: what goes into which block, and where it is afterwards.
+
+Used by `content` (a full block of one file) and `saving` (many small files in shared blocks), later by write-
+back. Pure data, except that `store_block` and `pack` read spools and store blocks.
+
+Threads: a `Moves` belongs to one caller at a time.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+
+from arvados_fuse.collection.segments import BLOCK_SIZE, Segment
+from arvados_fuse.collection.spool import Spool
+from arvados_fuse.collection.stores import BlockStore
+
+
+class Moves:
+    """For ranges of spools: the segment that holds the same bytes now."""
+
+    __slots__ = ("_ranges", "_starts")
+
+    def __init__(self) -> None:
+        self._starts: dict[Spool, list[int]] = {}
+        self._ranges: dict[Spool, list[Segment]] = {}
+
+    def add(self, old: Segment, new: Segment) -> None:
+        """The bytes of `old`, a range of a spool, are at `new`."""
+        assert old.size == new.size
+        assert old.is_unsaved
+        spool = _spool(old)
+        starts = self._starts.setdefault(spool, [])
+        at = bisect_right(starts, old.offset)
+        starts.insert(at, old.offset)
+        self._ranges.setdefault(spool, []).insert(at, new)
+
+    def translate(self, segments: Iterable[Segment]) -> Iterator[Segment]:
+        """The same bytes, with every range that was moved replaced."""
+        for segment in segments:
+            if segment.is_unsaved and _spool(segment) in self._starts:
+                yield from self._translate(segment)
+            else:
+                yield segment
+
+    def _translate(self, segment: Segment) -> Iterator[Segment]:
+        spool = _spool(segment)
+        starts, ranges = self._starts[spool], self._ranges[spool]
+        position, stop = segment.offset, segment.offset + segment.size
+        at = bisect_right(starts, position) - 1
+        while position < stop:
+            if at >= 0 and position < starts[at] + ranges[at].size:
+                new = ranges[at]
+                skip = position - starts[at]
+                length = min(new.size - skip, stop - position)
+                yield Segment(new.source, new.offset + skip, length)
+            else:
+                length = (starts[at + 1] if at + 1 < len(starts) else stop) - position
+                length = min(length, stop - position)
+                yield Segment(spool, position, length)
+            position += length
+            if at + 1 < len(starts) and position >= starts[at + 1]:
+                at += 1
+
+    def missing(self, segments: Iterable[Segment]) -> list[Segment]:
+        """The unsaved ranges that were not moved."""
+        return [segment for segment in self.translate(segments) if segment.is_unsaved]
+
+    def copy(self, segments: Iterable[Segment], target: Spool) -> None:
+        """Copy ranges into another spool."""
+        for segment in segments:
+            done = 0
+            while done < segment.size:
+                part = Segment(segment.source, segment.offset + done, min(_PART, segment.size - done))
+                self.add(part, Segment(target, target.append(_bytes(part)), part.size))
+                done += part.size
+
+
+_PART = 1 << 20
+"""Bytes copied at a time."""
+
+
+def _spool(segment: Segment) -> Spool:
+    assert segment.is_unsaved
+    return segment.source  # type: ignore[return-value]
+
+
+def _bytes(segment: Segment) -> bytes | memoryview:
+    return _spool(segment).read(segment.offset, segment.size)
+
+
+def store_block(
+    blocks: BlockStore, segments: Sequence[Segment], moves: Moves, storage_classes: Sequence[str] = ()
+) -> list[Segment]:
+    """Store the first 64 MiB of unsaved segments (all when they are less) as one block; gives the rest.
+
+    Raises what the block store raises; nothing is noted in `moves` then.
+    """
+    room = BLOCK_SIZE
+    taken: list[Segment] = []
+    rest: list[Segment] = []
+    for segment in segments:
+        size = min(room, segment.size)
+        if size:
+            taken.append(segment._replace(size=size))
+        if size < segment.size:
+            rest.append(Segment(segment.source, segment.offset + size, segment.size - size))
+        room -= size
+    if taken:
+        parts = [_bytes(segment) for segment in taken]
+        locator = blocks.put(
+            parts[0] if len(parts) == 1 else b"".join(parts), storage_classes=storage_classes
+        )
+        offset = 0
+        for segment in taken:
+            moves.add(segment, Segment(locator, offset, segment.size))
+            offset += segment.size
+    return rest
+
+
+def pack(
+    blocks: BlockStore, files: Iterable[Sequence[Segment]], moves: Moves, storage_classes: Sequence[str] = ()
+) -> None:
+    """Store the unsaved segments of many files in as few blocks as keeps a small file in one block.
+
+    Ranges that `moves` has already are left out; so is what several files share after the first time.
+    """
+    waiting: list[Segment] = []
+    size = 0
+    for segments in files:
+        fresh = in_written_order(moves.missing(segments))
+        more = sum(segment.size for segment in fresh)
+        shared = {_spool(segment) for segment in waiting} & {_spool(segment) for segment in fresh}
+        if waiting and (shared or size + more > BLOCK_SIZE):
+            store_block(blocks, waiting, moves, storage_classes)
+            waiting, size = [], 0
+            fresh = moves.missing(fresh)
+        waiting += fresh
+        size += sum(segment.size for segment in fresh)
+        while size >= BLOCK_SIZE:
+            waiting = store_block(blocks, waiting, moves, storage_classes)
+            size -= BLOCK_SIZE
+    store_block(blocks, waiting, moves, storage_classes)
+
+
+def in_written_order(segments: list[Segment]) -> list[Segment]:
+    """Unsaved segments of one file in the order of a spool without garbage, else in that of the file.
+
+    The SDK does the same, so that equal writes give equal manifests.
+    """
+    spools = {_spool(segment) for segment in segments}
+    if len(spools) == 1:
+        ordered = sorted(segments, key=lambda segment: segment.offset)
+        position = 0
+        for segment in ordered:
+            if segment.offset != position:
+                return segments
+            position += segment.size
+        if position == next(iter(spools)).size():
+            return ordered
+    return segments

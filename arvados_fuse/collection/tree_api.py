@@ -1,0 +1,195 @@
+"""Whole trees: manifests, hashes, differences. What `Collection` and its directories share beyond single
+paths.
+
+Mixed into `Directory` and `Collection`; programs call it, under the names of the SDK's `Collection`. The
+functions behind it need `Directory`, so they are imported where they are used.
+"""
+
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, cast
+
+from arvados_fuse.collection.file import File
+from arvados_fuse.collection.manifest import stripped
+from arvados_fuse.collection.paths import ADD, DEL, MOD, TOK, Found, PathApi
+
+if TYPE_CHECKING:
+    from arvados_fuse.collection.directory import Directory
+
+
+class TreeApi(PathApi):
+    """Manifests and comparisons of a directory and all below."""
+
+    __slots__ = ()
+
+    # Texts.
+
+    def manifest_text(
+        self,
+        stream_name: str = ".",
+        strip: bool = False,
+        normalize: bool = False,
+        only_committed: bool = False,
+    ) -> str:
+        """The manifest, after storing unsaved bytes (unless `only_committed`, which leaves them out).
+
+        Lines of directories that nobody changed are as they came, unless `normalize`; `strip` leaves no hints
+        but sizes.
+        """
+        from arvados_fuse.collection import manifests
+
+        return manifests.manifest_text(
+            self.here(), stream_name, strip=strip, normalize=normalize, only_committed=only_committed
+        )
+
+    def portable_manifest_text(self, stream_name: str = ".") -> str:
+        """The normalized manifest without hints; unsaved bytes stand in it under the hashes they will
+        have."""
+        from arvados_fuse.collection import manifests
+
+        return manifests.portable_manifest(self.here(), stream_name).decode()
+
+    def stripped_manifest(self) -> str:
+        """The manifest without hints but sizes."""
+        return self.manifest_text(strip=True)
+
+    def portable_data_hash(self) -> str:
+        """md5 and length of the normalized manifest without hints."""
+        from arvados_fuse.collection import manifests
+
+        return manifests.normalized_hash(self.here())
+
+    def flush(self) -> None:
+        """Store all unsaved bytes in Keep."""
+        from arvados_fuse.collection import manifests, plan
+
+        manifests.store(plan.make_plan(self.here()), self.here())
+
+    # State.
+
+    def committed(self) -> bool:
+        """Whether this is what was loaded or last saved."""
+        return not self.here().is_touched()
+
+    def modified(self) -> bool:
+        """The opposite of `committed`."""
+        return not self.committed()
+
+    def has_remote_blocks(self) -> bool:
+        """Whether a block has the signature of another cluster (`+R`)."""
+        return any(
+            "+R" in token
+            for token in self.manifest_text(only_committed=True).split(" ")
+            if _is_locator(token)
+        )
+
+    # Comparing.
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, TreeApi):
+            return NotImplemented
+        pending: list[tuple[Any, Any]] = [(self.here(), other.here())]
+        while pending:
+            mine, theirs = pending.pop()
+            if mine is theirs:
+                continue
+            if isinstance(mine, File) or isinstance(theirs, File):
+                if mine != theirs:
+                    return False
+                continue
+            left, right = mine.entries(), theirs.entries()
+            if [name for name, _ in left] != [name for name, _ in right]:
+                return False
+            pending += [(a, b) for (_, a), (_, b) in zip(left, right, strict=True)]
+        return True
+
+    __hash__ = object.__hash__
+
+    def diff(
+        self, end_collection: "TreeApi", prefix: str = ".", holding_collection: Any = None
+    ) -> list[tuple[Any, ...]]:
+        """What has to be done to this to get `end_collection`, for `apply`.
+
+        (ADD or DEL, path, item) and (MOD or TOK, path, item here, item there); TOK is for a file that is the
+        same and may only have other signatures. Items are copies.
+        """
+        from arvados_fuse.collection.directory import Directory
+
+        holder = (
+            Directory(self.here().tree, None, ".")
+            if holding_collection is None
+            else holding_collection.here()
+        )
+        changes: list[tuple[Any, ...]] = []
+        # Generators on a stack, not calls: a tree may be deeper than Python's.
+        levels = [_level(prefix, self.here(), end_collection.here(), holder)]
+        while levels:
+            found = next(levels[-1], None)
+            if found is None:
+                levels.pop()
+            elif isinstance(found, tuple):
+                changes.append(found)
+            else:
+                levels.append(found)
+        return changes
+
+    def apply(self, changes: list[tuple[Any, ...]]) -> None:
+        """Make the changes of a `diff`; what was changed here too stays, and theirs goes to a conflict
+        name."""
+        from arvados_fuse.collection.merge import conflict_name
+
+        self.need_writable()
+        for kind, path, initial, *more in changes:
+            local = self.find(path)
+            if kind == DEL:
+                if local is not None and local == initial:
+                    self.remove(path, recursive=True)
+                continue
+            final = more[0] if more else initial
+            if kind == ADD:
+                if local is None:
+                    self.copy(final, path)
+                    continue
+                if local == final:
+                    continue
+            elif local is not None and local == initial:
+                if isinstance(local, File) and isinstance(final, File):
+                    local.content().replace(final.segments())
+                    local.parent.notify(kind, local.parent, local.name, (local, local))
+                else:
+                    self.copy(final, path, overwrite=True)
+                continue
+            elif kind == TOK:
+                continue
+            moment = time.time()
+            while self.exists(conflict_name(path, moment)):
+                moment += 1
+            self.copy(final, conflict_name(path, moment))
+
+
+def _level(path: str, before: "Directory", after: "Directory", holder: "Directory") -> Iterator[Any]:
+    """Changes between two directories, and for a pair of subdirectories the iterator of theirs."""
+    mine, theirs = dict(before.entries()), dict(after.entries())
+    for name, entry in mine.items():
+        if name not in theirs:
+            yield DEL, f"{path}/{name}", _copy(entry, holder)
+    for name, there in theirs.items():
+        here = mine.get(name)
+        way = f"{path}/{name}"
+        if here is None:
+            yield ADD, way, _copy(there, holder)
+        elif not isinstance(here, File) and not isinstance(there, File):
+            yield _level(way, here, there, holder)
+        else:
+            kind = TOK if here == there else MOD
+            yield kind, way, _copy(here, holder), _copy(there, holder)
+
+
+def _copy(item: Found, holder: "Directory") -> Found:
+    if isinstance(item, File):
+        return File(None, "", 0, item.content().clone(holder, ""))
+    return cast("Directory", item).copy_of(holder.tree, holder, "")
+
+
+def _is_locator(token: str) -> bool:
+    return len(token) > 33 and token[32] == "+" and stripped(token)[33:].isdigit()
