@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
@@ -30,6 +31,9 @@ INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what `arguments` (default: the process's own) ask for; the exit code."""
+    if not sys.warnoptions:
+        # What libraries say about the version of Python is not for who mounts.
+        warnings.simplefilter("ignore")
     try:
         command = parse(sys.argv[1:] if arguments is None else arguments, program=sys.argv[0])
     except UsageError as error:
