@@ -37,7 +37,8 @@ NO_PROGRESS_SECONDS = 900.0
 class BlockCache:
     """Reads and writes blocks. `start` before the first read and after the fork, `close` at the end.
 
-    news: gets a `BlockReplaced` when the kernel may hold wrong bytes of a block.
+    counters: where to count; the store's by default. news: gets a `BlockReplaced` when the kernel may hold
+    wrong bytes of a block.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class BlockCache:
         carriers: int = CARRIERS,
     ) -> None:
         timeouts = timeouts or Timeouts()
-        self.counters = counters or Counters()
+        self.counters = counters or store.counters
         self._store = store
         self._blocks = store.blocks
         services = ServiceTable(directory)

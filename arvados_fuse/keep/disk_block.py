@@ -47,7 +47,7 @@ class DiskBlock:
             data = file.read(offset, size)
             if len(data) != size or not file.unchanged():
                 return None
-        except (OSError, ValueError):
+        except (OSError, ValueError, OverflowError):
             return None
         end = offset + size
         if end > self.high:

@@ -63,8 +63,8 @@ class DiskStore:
         self.scans = 0
         """Complete scans of the directory so far."""
         self._automatic = limit == 0
-        self._counters = counters or Counters()
-        self.spill = RamStore(spill_limit, counters=self._counters, blocks=self.blocks)
+        self.counters = counters or Counters()
+        self.spill = RamStore(spill_limit, counters=self.counters, blocks=self.blocks)
         self._open_files = open_files
         self._lock = threading.Lock()
         self._known: dict[str, DiskBlock] = {}
@@ -152,7 +152,7 @@ class DiskStore:
     def reject(self, md5: str, content: Content) -> None:
         """Remove a damaged file. It is not served even if another process holds it and it stays."""
         assert isinstance(content, FileContent)
-        self._counters.add("cache.damaged")
+        self.counters.add("cache.damaged")
         logger.warning(
             "cached block %s is damaged (%d bytes on disk): removed from the cache", md5, content.size
         )
@@ -201,7 +201,7 @@ class DiskStore:
             quiet = told == text and now - when < WARN_SECONDS
             if not quiet:
                 self._warned = (text, now)
-        self._counters.add("cache.trouble")
+        self.counters.add("cache.trouble")
         if not quiet:
             logger.warning("%s", text)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -225,7 +225,7 @@ class DiskStore:
             outcome = disk_files.delete_block(self.directory, md5, block.file)
             if outcome != "busy":
                 self._forget(md5, evicted=True)
-                self._counters.add("cache.evicted")
+                self.counters.add("cache.evicted")
 
     # What blocks and the keeper tell
 

@@ -201,30 +201,35 @@ class Dispatcher:
 
     def _run(self) -> None:
         buffer = memoryview(bytearray(BUFFER_BYTES))
-        while (flight := self._take()) is not None:
-            error: Exception | None = None
-            try:
-                self._carry(flight, buffer)
-            except (ArvadosFuseError, Abandoned) as problem:
-                error = problem
-            except Exception as problem:
-                logger.exception("unexpected failure while fetching block %s", flight.locator.stripped)
-                error = Unreachable(
-                    f"block {flight.locator.stripped}: unexpected failure: {problem!r}",
-                    subject=flight.locator.stripped,
-                )
-            with self._lock:
-                if self._flights.get(flight.locator.md5) is flight:
-                    del self._flights[flight.locator.md5]
-                self._running.remove(flight)
-                self._work.notify()
-                self._clear_way()
-            if self._state == "closed" and not flight.ended:
-                flight.fail(_closed(flight))
-            elif isinstance(error, Abandoned):
-                self._settle(flight)
-            elif error is not None:
-                flight.fail(error)
+        while self._carry_next(buffer):  # its own frame: an idle thread refers to no flight and so to no file
+            pass
+
+    def _carry_next(self, buffer: memoryview) -> bool:
+        flight = self._take()
+        if flight is None:
+            return False
+        error: Exception | None = None
+        stripped = flight.locator.stripped
+        try:
+            self._carry(flight, buffer)
+        except (ArvadosFuseError, Abandoned) as problem:
+            error = problem
+        except Exception as problem:
+            logger.exception("unexpected failure while fetching block %s", stripped)
+            error = Unreachable(f"block {stripped}: unexpected failure: {problem!r}", subject=stripped)
+        with self._lock:
+            if self._flights.get(flight.locator.md5) is flight:
+                del self._flights[flight.locator.md5]
+            self._running.remove(flight)
+            self._work.notify()
+            self._clear_way()
+        if self._state == "closed" and not flight.ended:
+            flight.fail(_closed(flight))
+        elif isinstance(error, Abandoned):
+            self._settle(flight)
+        elif error is not None:
+            flight.fail(error)
+        return True
 
     def _take(self) -> Flight | None:
         with self._work:

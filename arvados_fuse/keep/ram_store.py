@@ -90,7 +90,7 @@ class RamStore:
         self.limit = max(limit or DEFAULT_LIMIT, SMALLEST_LIMIT)
         self.blocks: MutableMapping[str, Held] = {} if blocks is None else blocks
         self.latest: RamBlock | None = None
-        self._counters = counters or Counters()
+        self.counters = counters or Counters()
         self._lock = threading.Lock()
         self._mine: dict[str, RamBlock] = {}
         self._order = Replacement(self.limit)
@@ -150,7 +150,7 @@ class RamStore:
                     break
                 self._order.drop(cold)
                 self._forget(cold)
-                self._counters.add("cache.evicted")
+                self.counters.add("cache.evicted")
         return RamSink(self, md5, size)
 
     def used(self, block: RamBlock) -> None:

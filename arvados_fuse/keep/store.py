@@ -9,6 +9,7 @@ from typing import Protocol
 
 from arvados_fuse.keep.content import Content
 from arvados_fuse.keep.locator import MAX_BLOCK
+from arvados_fuse.reporting.counters import Counters
 
 SMALLEST_LIMIT = MAX_BLOCK
 """A smaller limit is raised to this, as the SDK does: one block must fit."""
@@ -56,8 +57,13 @@ class Sink(Protocol):
 class Store(Protocol):
     """Blocks by md5, the total size bounded."""
 
-    blocks: Mapping[str, Held]
-    """What can be tried first, without a lock."""
+    @property
+    def blocks(self) -> Mapping[str, Held]:
+        """What can be tried first, without a lock; the same object for ever."""
+
+    @property
+    def counters(self) -> Counters:
+        """Where the store counts."""
 
     def start(self) -> None:
         """Start what runs beside; after the fork."""

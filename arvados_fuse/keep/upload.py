@@ -10,8 +10,9 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import partial
 from http.client import HTTPMessage
 from typing import NamedTuple
 
@@ -186,6 +187,9 @@ class Uploader:
                     if len(self._stored) > REMEMBERED:
                         self._stored.popitem(last=False)
                 return goal.locator
+        if self._closing.is_set() or self._senders is None:
+            text = f"Keep write error: block {locator.stripped}: the block cache is closed or was not started"
+            raise Unreachable(text, subject=locator.stripped)
         error = outcomes.failure_to_write(goal.told())
         logger.error("%s", error)
         raise error
@@ -201,16 +205,18 @@ class Uploader:
         outcomes: Outcomes,
     ) -> None:
         """Offer the block to as many services at once as replicas are missing, then to the next ones."""
-        assert self._senders is not None, "not started"
         left = list(asking)
         flying: dict[Future[_Stored | None], KeepService] = {}
         while goal.missing():
             while left and len(flying) < goal.missing():
                 service = left.pop(0)
                 wanted, classes = goal.wanted - goal.replicas, goal.missing_classes()
-                future = self._senders.submit(
+                offer = partial(
                     self._offer, service, locator, view, max(wanted, 1), classes, number, outcomes
                 )
+                future = self._submit(offer)
+                if future is None:
+                    return
                 flying[future] = service
             if not flying:
                 return
@@ -221,6 +227,15 @@ class Uploader:
                     done.add(service)
                     goal.add(stored)
         wait(flying)
+
+    def _submit(self, offer: "Callable[[], _Stored | None]") -> "Future[_Stored | None] | None":
+        """Hand an offer to a thread; None when closing."""
+        if self._senders is None or self._closing.is_set():
+            return None
+        try:
+            return self._senders.submit(offer)
+        except RuntimeError:  # closed since
+            return None
 
     def _offer(
         self,

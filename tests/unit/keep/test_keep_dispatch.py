@@ -1,0 +1,195 @@
+"""Who is fetched when: demanded before read ahead, bounded threads, nobody waits behind what nobody reads."""
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from arvados_fuse.errors import Unreachable
+from arvados_fuse.keep import Locator
+from arvados_fuse.keep.content import MemoryContent
+from arvados_fuse.keep.dispatch import Dispatcher
+from arvados_fuse.keep.flight import Abandoned, Flight
+
+GIB = 1024 * 1024 * 1024
+
+
+class Carrier:
+    """Carries flights when it is told to, and says what is under way."""
+
+    def __init__(self, room: int = GIB, carriers: int = 4) -> None:
+        self.started: list[str] = []
+        self.let_go: dict[str, threading.Event] = {}
+        self.dispatcher = Dispatcher(self.carry, lambda: room, carriers=carriers)
+        self.dispatcher.start()
+
+    def carry(self, flight: Flight, buffer: memoryview) -> None:
+        name = flight.locator.md5[0]
+        go = self.let_go.setdefault(name, threading.Event())
+        self.started.append(name)
+        while not go.wait(0.005):
+            if flight.stopping:
+                raise Abandoned
+        flight.land(MemoryContent(flight.locator.size))
+
+    def want(self, name: str, *, demanded: bool = True, size: int = 1000) -> Flight:
+        return self.dispatcher.join(Locator(name * 32, size), name, demanded=demanded)
+
+    def go(self, name: str) -> None:
+        self.let_go.setdefault(name, threading.Event()).set()
+
+    def until(self, condition: Callable[[], object]) -> None:
+        deadline = time.monotonic() + 20
+        while not condition():
+            assert time.monotonic() < deadline, self.started
+            time.sleep(0.002)
+
+    def close(self) -> None:
+        self.dispatcher.close()
+
+
+@pytest.fixture
+def carriers() -> Callable[..., Carrier]:
+    return Carrier
+
+
+def test_one_flight_for_a_block_and_a_new_one_after_it() -> None:
+    carrier = Carrier()
+    flight = carrier.want("a")
+    assert carrier.want("a") is flight
+    carrier.go("a")
+    assert flight.wait(1000, 20)
+    carrier.until(lambda: carrier.dispatcher.flying("a" * 32) is None)
+    assert carrier.want("a") is not flight
+    carrier.close()
+
+
+def test_demanded_blocks_start_before_those_ahead() -> None:
+    carrier = Carrier(carriers=1)
+    carrier.want("a")
+    carrier.until(lambda: carrier.started == ["a"])
+    for name in "bc":
+        carrier.want(name, demanded=False)
+    carrier.want("d")
+    promoted = carrier.want("c")
+    assert promoted.demanded
+    for name in "adcb":
+        carrier.go(name)
+    carrier.until(lambda: len(carrier.started) == 4)
+    assert carrier.started == ["a", "d", "c", "b"]
+    carrier.close()
+
+
+def test_threads_are_bounded_and_some_stay_free_for_demand() -> None:
+    carrier = Carrier(carriers=4)
+    for name in "0123456789":
+        carrier.want(name, demanded=False)
+    carrier.until(lambda: len(carrier.started) == 2)
+    carrier.want("a")
+    carrier.want("b")
+    carrier.until(lambda: {"a", "b"} <= set(carrier.started))
+    assert carrier.dispatcher.threads() <= 4
+    assert sum(name in "0123456789" for name in carrier.started) == 2
+    carrier.close()
+
+
+def test_what_nobody_reads_makes_way_for_what_somebody_waits_for() -> None:
+    carrier = Carrier(carriers=2)
+    ahead = carrier.want("a", demanded=False)
+    old = carrier.want("b")
+    carrier.until(lambda: set(carrier.started) == {"a", "b"} or carrier.started == ["b"])
+    old.used = time.monotonic() - 10
+    waiting = carrier.want("c")
+    carrier.until(lambda: "c" in carrier.started)
+    last = carrier.want("d")
+    while "d" not in carrier.started:
+        last.wait(1, 0.01)
+        carrier.dispatcher.hurry()
+    assert ahead.stopping or not ahead.started
+    assert waiting.started
+    carrier.close()
+
+
+def test_a_block_that_is_read_is_not_given_up() -> None:
+    carrier = Carrier(carriers=1)
+    read = carrier.want("a")
+    carrier.until(lambda: carrier.started == ["a"])
+    waiter = threading.Thread(target=lambda: read.wait(1000, 20))
+    waiter.start()
+    carrier.until(lambda: read.waiters == 1)
+    other = carrier.want("b")
+    for _ in range(20):
+        other.wait(1, 0.005)
+        carrier.dispatcher.hurry()
+    assert not read.stopping
+    assert carrier.started == ["a"]
+    carrier.go("a")
+    carrier.until(lambda: carrier.started == ["a", "b"])
+    waiter.join()
+    carrier.close()
+
+
+def test_bytes_on_their_way_are_bounded() -> None:
+    carrier = Carrier(room=2500)
+    for name in "abc":
+        flight = carrier.want(name)
+        flight.used = time.monotonic() + 100  # somebody reads it
+    carrier.until(lambda: len(carrier.started) == 2)
+    carrier.go("a")
+    carrier.until(lambda: len(carrier.started) == 3)
+    carrier.close()
+
+
+def test_a_block_larger_than_the_room_goes_alone() -> None:
+    carrier = Carrier(room=10)
+    carrier.want("a")
+    carrier.until(lambda: carrier.started == ["a"])
+    carrier.close()
+
+
+def test_reading_ahead_is_dropped_when_nobody_wants_it_any_more() -> None:
+    carrier = Carrier(carriers=3)
+    flight = carrier.want("a", demanded=False)
+    carrier.want("a", demanded=False)
+    carrier.until(lambda: carrier.started == ["a"])
+    carrier.dispatcher.unwanted("a" * 32)
+    assert "a" * 32 not in _stopping(carrier)
+    carrier.dispatcher.unwanted("a" * 32)
+    assert "a" * 32 in _stopping(carrier, flight)
+    carrier.until(lambda: carrier.dispatcher.flying("a" * 32) is None)
+    demanded = carrier.want("b")
+    carrier.dispatcher.unwanted("b" * 32)
+    assert not demanded.stopping
+    carrier.close()
+
+
+def _stopping(carrier: Carrier, *flights: Flight) -> set[str]:
+    """The blocks of the flights that are told to stop."""
+    there = [carrier.dispatcher.flying(name * 32) for name in "ab"]
+    return {flight.locator.md5 for flight in (*there, *flights) if flight is not None and flight.stopping}
+
+
+def test_close_ends_all() -> None:
+    carrier = Carrier(carriers=1)
+    running, queued = carrier.want("a"), carrier.want("b")
+    carrier.until(lambda: carrier.started == ["a"])
+    carrier.close()
+    for flight in (running, queued):
+        with pytest.raises(Unreachable):
+            flight.wait(1, 1)
+    with pytest.raises(Unreachable):
+        carrier.want("c")
+
+
+def test_an_unexpected_failure_is_told_to_the_readers(caplog: pytest.LogCaptureFixture) -> None:
+    def carry(flight: Flight, buffer: memoryview) -> None:
+        raise ZeroDivisionError
+
+    dispatcher = Dispatcher(carry, lambda: GIB)
+    dispatcher.start()
+    flight = dispatcher.join(Locator("a" * 32, 1), "", demanded=True)
+    with pytest.raises(Unreachable):
+        flight.wait(1, 20)
+    dispatcher.close()
+    assert "ZeroDivisionError" in caplog.text
