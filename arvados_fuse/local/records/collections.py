@@ -100,6 +100,7 @@ def create(context: Context, parameters: Parameters) -> Record:
     row = new_row(context, COLLECTIONS, writable_values(context, COLLECTIONS, given, None))
     need_owner(context, row["owner_uuid"])
     _check(context, row)
+    _check_classes(context, row)
     _set_content(context, row, prepared.content or EMPTY)
     row["current_version_uuid"] = row["uuid"]
     trash.settle(context, row)
@@ -170,6 +171,7 @@ def _change(context: Context, row: Mapping[str, Any], values: Record, parameters
         if context.access.owner_level(row["owner_uuid"]) < WRITE:
             raise forbidden(f"you may not take anything out of {row['owner_uuid']}")
     _check(context, new)
+    _check_classes(context, values)
     if "trash_at" in values and values["trash_at"] != row["trash_at"]:
         trash.settle(context, values)
     new.update(values)
@@ -195,11 +197,17 @@ def _check(context: Context, row: Record) -> None:
     check_name(context, COLLECTIONS, row["name"])
     if row["replication_desired"] is not None and not 0 <= row["replication_desired"] <= 100:
         raise invalid("replication_desired must be from 0 to 100")
-    classes = json.loads(row["storage_classes_desired"])
-    if not classes:
-        row["storage_classes_desired"] = json.dumps(context.site.default_storage_classes)
-    for name in classes:
-        if name not in context.site.storage_classes:
+
+
+def _check_classes(context: Context, values: Record) -> None:
+    """Check the storage classes in `values`; instead of none, those of the site."""
+    if "storage_classes_desired" not in values:
+        return
+    names = json.loads(values["storage_classes_desired"])
+    if not names:
+        values["storage_classes_desired"] = json.dumps(context.site.default_storage_classes)
+    for name in names:
+        if not isinstance(name, str) or name not in context.site.storage_classes:
             raise invalid(f"there is no storage class {str(name)[:80]!r}")
 
 

@@ -183,8 +183,9 @@ def _add_paths(number: int, stream: str, files: set[tuple[str, int]], streams: d
     """Add files whose names have slashes or are the mark of an empty directory (`.`, no bytes)."""
     streams.setdefault(stream, set())
     for path, size in files:
-        directory, _, name = path.rpartition("/")
-        if (name == "." and size) or name == ".." or not name or (directory and _BAD_PART.search(directory)):
+        directory, slash, name = path.rpartition("/")
+        bad = slash and _BAD_PART.search(directory)
+        if bad or not name or name == ".." or (name == "." and size):
             raise invalid(f"line {number} of the manifest has an illegal file name: {path[:80]!r}")
         found = streams.setdefault(f"{stream}/{directory}" if directory else stream, set())
         if name != ".":
