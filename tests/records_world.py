@@ -1,4 +1,4 @@
-"""A site with users, for the tests of the embedded Arvados's records; the stock SDK as an oracle for manifests."""
+"""A site with users, for tests of the embedded Arvados's records; the stock SDK as oracle for manifests."""
 
 import hashlib
 from pathlib import Path

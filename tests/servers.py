@@ -185,6 +185,14 @@ def _exchange(
         connection.close()
 
 
+def memory(server: LocalServer) -> int:
+    """Return the most memory, bytes, that the server has ever used."""
+    for line in Path(f"/proc/{server.pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("no VmHWM")
+
+
 class StockClients:
     """The stock tools in their virtual environment."""
 

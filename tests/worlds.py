@@ -61,21 +61,20 @@ class Maker:
         return str(answer.body.decode().strip())
 
     def manifest(self, files: Mapping[str, bytes]) -> str:
-        """A manifest with one block for each directory."""
+        """A manifest with one block for each file."""
         directories: dict[str, dict[str, bytes]] = {}
         for path, data in files.items():
             directory, _, name = path.rpartition("/")
             directories.setdefault(directory, {})[name] = data
         lines = []
         for directory, inside in sorted(directories.items()):
-            stream = escape(f"./{directory}" if directory else ".")
-            tokens, position = [], 0
+            blocks, tokens, position = [], [], 0
             for name, data in sorted(inside.items()):
+                blocks.append(self.block(data))
                 tokens.append(f"{position}:{len(data)}:{escape(name)}")
                 position += len(data)
-            joined = b"".join(data for _, data in sorted(inside.items()))
-            locator = self.block(joined)
-            lines.append(f"{stream} {locator} {' '.join(tokens)}\n")
+            stream = escape(f"./{directory}" if directory else ".")
+            lines.append(f"{stream} {' '.join(blocks)} {' '.join(tokens)}\n")
         return "".join(lines)
 
     def make(self, resource: str, **attributes: Any) -> dict[str, Any]:
@@ -193,7 +192,13 @@ def session(
         built.close()
 
 
+@pytest.fixture
+def mine(local_server: LocalServer) -> Maker:
+    """A user of the test's own, with nothing in the home project."""
+    return Maker(local_server, local_server.new_user(f"user{secrets.token_hex(4)}")[1])
+
+
 @pytest.fixture(scope="session")
 def world(local_server: LocalServer) -> World:
-    """Made once; tests that change something make their own objects."""
+    """Made once and not changed: tests that change something do it as `mine`."""
     return make_world(local_server)

@@ -6,11 +6,10 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from servers import Answer, LocalServer
+from servers import Answer, LocalServer, memory
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
@@ -211,14 +210,6 @@ def test_other_users_objects(local_server: LocalServer) -> None:
     listed = local_server.call("GET", "collections?limit=1000", token=other).body["items"]
     assert mine["uuid"] not in [each["uuid"] for each in listed]
     assert everything(local_server) == before
-
-
-def memory(server: LocalServer) -> int:
-    """Return the most memory, bytes, that the server has used since it was reset."""
-    for line in Path(f"/proc/{server.pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError("no VmHWM")
 
 
 def test_huge_bodies(fresh_server: LocalServer) -> None:
