@@ -243,13 +243,13 @@ def test_reader_that_never_reads_costs_nobody_anything(fresh_server: LocalServer
 
     def rename(numbers: range) -> None:
         for number in numbers:
-            renamed = {"collection": {"name": f"{number} " + "n" * 2000}}
+            renamed = {"collection": {"name": f"{number} " + "\N{DNA DOUBLE HELIX}" * 240}}
             assert fresh_server.call("PUT", f"collections/{uuid}", renamed).status == 200
 
     rename(range(120))
     with listening(fresh_server) as lazy, listening(fresh_server) as busy:
-        # Thirty replays of 120 events of 4 kB: more than the sockets between them hold.
-        for number in range(30):
+        # Fifty replays of 120 events of 2 kB: more than the sockets between them hold.
+        for number in range(50):
             lazy.send(method="subscribe", filters=[["event_type", "!=", str(number)]], last_log_id=0)
         busy.subscribe()
         rename(range(120, 150))
@@ -259,11 +259,11 @@ def test_reader_that_never_reads_costs_nobody_anything(fresh_server: LocalServer
         assert memory(fresh_server) < 300_000_000
         # What was not read yet is still to be had, every bit of it.
         confirmed = replayed = 0
-        while confirmed < 30:
+        while confirmed < 50:
             message = lazy.receive()
             confirmed += message == {"status": 200}
             replayed += "object_uuid" in message
-        assert replayed >= 29 * 120
+        assert replayed >= 49 * 120
 
 
 def test_server_says_goodbye(fresh_server: LocalServer) -> None:
