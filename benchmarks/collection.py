@@ -61,7 +61,7 @@ def compare(files: int, layout: Layout, rounds: int, folder: Path) -> dict[str, 
     for _round in track(range(rounds), description=f"{files:,} files, {layout}"):
         for model in MODELS:
             seen[model].append(measure(model, manifest, directory))
-    for key in ("files", "pdh_value", "changed_bytes"):
+    for key in ("files", "pdh_value", "changed"):
         values = {answer[key] for answers in seen.values() for answer in answers}
         if len(values) != 1:
             raise RuntimeError(f"the models disagree about {key} of {files} files, {layout}: {values}")
