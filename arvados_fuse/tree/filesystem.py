@@ -11,7 +11,14 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple, NoReturn
 
-from arvados_fuse.errors import AttributeMissing, IllegalName, InvalidArgument, IsADirectory, NameTooLong, ReadOnlyError
+from arvados_fuse.errors import (
+    AttributeMissing,
+    IllegalName,
+    InvalidArgument,
+    IsADirectory,
+    NameTooLong,
+    ReadOnlyError,
+)
 from arvados_fuse.tree.attributes import Attributes, Missing, Statistics
 from arvados_fuse.tree.context import Context
 from arvados_fuse.tree.handles import DirectoryHandles, FileHandle, FileHandles

@@ -61,7 +61,8 @@ class Listing:
         self._source = source
         self._all: Cell[Mapping[str, Any]] = self._cell(source.all, source.subject)
         self._singles: dict[str, Cell[Any]] = {}
-        self._singles_since = time.monotonic()
+        self._window_ends = float("-inf")
+        self._new_singles = 0
 
     def find(self, name: str) -> Found:
         """Raises Missing, and what the API answers."""
@@ -71,7 +72,7 @@ class Listing:
         if name in self._source.hidden:
             cell = self._single(name)
             entry = cell.get(self._context.deadline)
-        elif self._all.is_fresh() or self._many_singles():
+        elif self._all.is_fresh() or (name not in self._singles and self._many_singles()):
             entry = self._all.get(self._context.deadline).get(name)
         else:
             cell = self._single(name)
@@ -109,8 +110,9 @@ class Listing:
         singles = self._singles
         cell = singles.get(name)
         if cell is None:
+            self._new_singles += 1
             if len(singles) >= SINGLES_KEPT:
-                singles = self._singles = {}
+                singles = self._singles = dict(list(singles.items())[SINGLES_KEPT // 2 :])
             cell = self._cell(lambda: self._source.find(name), f"{name!r} in {self._source.subject}")
             known = self._all.peek()
             if known is not None:  # old, but better than nothing when the server can't be reached
@@ -122,8 +124,7 @@ class Listing:
     def _many_singles(self) -> bool:
         """Whether so many names were asked for lately that the whole listing is the better question."""
         now = time.monotonic()
-        if now - self._singles_since > self._context.policy.max_age:
-            self._singles_since = now
-            if not self._all.filled:
-                self._singles = {}
-        return len(self._singles) >= SINGLES_BEFORE_ALL
+        if now > self._window_ends:
+            self._window_ends = now + self._context.policy.max_age
+            self._new_singles = 0
+        return self._new_singles >= SINGLES_BEFORE_ALL
