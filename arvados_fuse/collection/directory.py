@@ -237,7 +237,9 @@ class Directory(DirectoryView):
                 kept[name] = content
         old.disturbed, old.successor = True, fresh
         old.drop()
-        self._base, self._changes = fresh, kept
+        # In this order: `get` looks at the changes first and without the lock.
+        self._base = fresh
+        self._changes = kept
         self._kept = {child.name: child for child in children}
         self._live = None
         self._touched = bool(kept)

@@ -9,7 +9,6 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from itertools import islice
 from operator import lt
-from sys import getsizeof
 from typing import NamedTuple
 
 from arvados_fuse.collection.manifest import ManifestIndex
@@ -145,8 +144,8 @@ class Listing:
     def approximate_size(self) -> int:
         """Bytes of memory."""
         count = len(self.names)
-        sample = self.names[:: max(1, count // 64)]
-        text = sum(map(getsizeof, sample)) * count // max(1, len(sample))
+        sample = self.names[:: count // 32 + 1]
+        text = count * (49 + sum(map(len, sample)) // max(1, len(sample)))
         places = 16 * count + 150 * sum(map(len, self.scattered.values()))
         return 200 + 8 * count + text + places + 70 * len(self.subdirectories)
 

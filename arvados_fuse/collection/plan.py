@@ -94,6 +94,8 @@ class Plan(NamedTuple):
                 yield directory_line(part.path, part.manifest, part.listing, changes, strip=strip).encode()
             elif isinstance(part, Empty):
                 yield empty_line(part.path).encode()
+            elif not self.normalize and part.last - part.first == len(part.manifest.keys) and _in_place(part):
+                yield strip_hints(part.manifest.data) if strip else part.manifest.data
             elif self.normalize or part.manifest.has_loose_lines:
                 yield from normalized(part, strip=strip)
             else:

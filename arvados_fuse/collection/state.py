@@ -7,6 +7,7 @@ Base of `saving.SavingApi` and `Collection`. Fields are changed with the commit 
 from threading import RLock
 from typing import Any
 
+from arvados_fuse.collection import manifests
 from arvados_fuse.collection.clients import Clients
 from arvados_fuse.collection.directory import Directory
 from arvados_fuse.collection.manifest import ManifestIndex
@@ -47,3 +48,19 @@ class CollectionState(TreeApi):
     def committed(self) -> bool:
         """Whether this is what was loaded or last saved."""
         return self.root.tree.version == self.saved_version
+
+    def manifest_text(
+        self,
+        stream_name: str = ".",
+        strip: bool = False,
+        normalize: bool = False,
+        only_committed: bool = False,
+    ) -> str:
+        """The manifest, after storing unsaved bytes (unless `only_committed`, which leaves them out).
+
+        Lines of directories that nobody changed are as they came, unless `normalize`; `strip` leaves no
+        hints but sizes.
+        """
+        return manifests.manifest_text(
+            self.root, stream_name, strip=strip, normalize=normalize, only_committed=only_committed
+        )

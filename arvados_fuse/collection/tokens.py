@@ -23,8 +23,9 @@ SIZE_MAX = 2**63 - 1
 """Largest size in bytes of a stream or a file: what `st_size` can hold."""
 
 _PLAIN = bytes(byte for byte in range(0x21, 0x100) if byte not in b":/\\")
-_DIGITS_MAX = 18
-"""Longest number that the quick path takes; all such numbers fit `SIZE_MAX`."""
+_PART = 1 << 14
+"""Bytes of tokens taken apart at a time: the short-lived strings of one part make room for those of the next,
+instead of leaving holes in memory between the names."""
 
 _TOKEN = re.compile(r"([0-9]{1,4000}):([0-9]{1,4000}):([^\x00-\x20]+)")
 _LOCATOR = re.compile(r"[0-9a-f]{32}\+([0-9]{1,4000})(?:\+[A-Z][A-Za-z0-9@_.-]*)*")
@@ -136,30 +137,39 @@ def parse_tokens(line: Line, stream_size: int) -> Tokens:
     """
     skeleton = line.body.translate(None, _PLAIN)
     if skeleton == b":: " * (len(skeleton) // 3) + b"::":
-        quick = _parse_plain(line.body.decode(), stream_size)
+        quick = _parse_plain(line.body, stream_size)
         if quick is not None:
             return quick
     return _parse_any(line, stream_size)
 
 
-def _parse_plain(body: str, stream_size: int) -> Tokens | None:
+def _parse_plain(body: bytes, stream_size: int) -> Tokens | None:
     """All tokens at once, or None when one needs a closer look."""
-    fields = body.replace(" ", ":").split(":")
-    positions, sizes, found = fields[0::3], fields[1::3], fields[2::3]
-    digits = "".join(positions) + "".join(sizes)
-    if (
-        "" in fields
-        or "." in found
-        or ".." in found
-        or not (digits.isascii() and digits.isdigit())
-        or max(map(len, positions)) > _DIGITS_MAX
-        or max(map(len, sizes)) > _DIGITS_MAX
-    ):
-        return None
-    starts, lengths = array("Q", map(int, positions)), array("Q", map(int, sizes))
-    if max(map(add, starts, lengths)) > stream_size:
-        return None
-    return Tokens(found, starts, lengths, plain=True)
+    if b"::" in body or b": " in body or body.startswith(b":") or body.endswith(b":"):
+        return None  # an empty field
+    tokens = Tokens([], array("Q"), array("Q"), plain=True)
+    done = 0
+    while done < len(body):
+        stop = body.find(b" ", done + _PART)
+        part = body[done : stop if stop >= 0 else None]
+        done += len(part) + 1
+        fields = part.decode().replace(" ", ":").split(":")
+        positions, sizes, found = fields[0::3], fields[1::3], fields[2::3]
+        digits = "".join(positions + sizes)
+        if not digits.isascii() or digits.encode().translate(None, b"0123456789"):
+            return None
+        if b":." in part and ("." in found or ".." in found):
+            return None
+        try:
+            starts, lengths = array("Q", map(int, positions)), array("Q", map(int, sizes))
+        except (ValueError, OverflowError):
+            return None
+        if max(map(add, starts, lengths)) > stream_size:
+            return None
+        tokens.names.extend(found)
+        tokens.positions.extend(starts)
+        tokens.sizes.extend(lengths)
+    return tokens
 
 
 def _parse_any(line: Line, stream_size: int) -> Tokens:

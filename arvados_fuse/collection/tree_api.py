@@ -28,18 +28,18 @@ class TreeApi(PathApi):
         self,
         stream_name: str = ".",
         strip: bool = False,
-        normalize: bool = False,
+        normalize: bool = True,
         only_committed: bool = False,
     ) -> str:
-        """The manifest, after storing unsaved bytes (unless `only_committed`, which leaves them out).
+        """The manifest of this directory as if it was a collection, always normalized, after storing unsaved
+        bytes.
 
-        Lines of directories that nobody changed are as they came, unless `normalize`; `strip` leaves no hints
-        but sizes.
+        only_committed: leave unsaved bytes out instead. strip: leave no hints but sizes.
         """
         from arvados_fuse.collection import manifests
 
         return manifests.manifest_text(
-            self.here(), stream_name, strip=strip, normalize=normalize, only_committed=only_committed
+            self.here(), stream_name, strip=strip, normalize=True, only_committed=only_committed
         )
 
     def portable_manifest_text(self, stream_name: str = ".") -> str:

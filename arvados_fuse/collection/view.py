@@ -82,6 +82,15 @@ class DirectoryView(TreeApi):
 
     def get(self, name: str) -> Entry | None:
         """The entry of this name, or None. Raises ManifestError when the directory's lines are not legal."""
+        # Without the lock when nothing was changed here. Changes are looked at before the base: see `_rebase`.
+        if not self._changes:
+            base = self._base
+            listing = base.read()
+            at = listing.find(name)
+            if at is not None:
+                return File(base, name, listing.sizes[at])
+            if not listing.subdirectories:
+                return None
         self._base.read()
         with Guard(self):
             return self._entry(name)
