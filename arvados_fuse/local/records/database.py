@@ -7,12 +7,13 @@ write-ahead log, every transaction has a connection of its own from a pool. Safe
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from arvados_fuse.local.records import matching
-from arvados_fuse.local.records.apierror import ApiError
+from arvados_fuse.local.records.apierror import ApiError, invalid
 from arvados_fuse.local.records.attributes import AttributeType
 from arvados_fuse.local.records.schema import RESOURCES, Resource
 
@@ -21,6 +22,10 @@ FORMAT = 1
 
 _UNAVAILABLE = ("locked", "full", "disk I/O", "readonly", "unable to open")
 """Words in SQLite's messages for what is no mistake of ours and may pass."""
+READ_SECONDS = 60.0
+"""Time for the statements of one reading call: ordinary ones need milliseconds, clients wait minutes."""
+PROGRESS_STEPS = 100_000
+"""Steps of SQLite's machine, about a millisecond, between two looks at the clock."""
 JOURNAL_LIMIT = 64 * 1024 * 1024
 """Bytes of disk that the empty write-ahead log keeps: a large manifest shouldn't stay in it for ever."""
 
@@ -106,12 +111,18 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """A connection that sees one state of all tables until the block ends. Never waits for a writer."""
+        """A connection that sees one state of all tables until the block ends. Never waits for a writer.
+
+        A statement that is still at work READ_SECONDS after the beginning ends with ApiError 422.
+        """
         with self._borrowed() as connection:
+            end = time.monotonic() + READ_SECONDS
+            connection.set_progress_handler(lambda: time.monotonic() > end, PROGRESS_STEPS)
             connection.execute("BEGIN")
             try:
                 yield connection
             finally:
+                connection.set_progress_handler(None, 0)
                 connection.rollback()
 
     @contextmanager
@@ -136,6 +147,8 @@ class Database:
         try:
             yield connection
         except sqlite3.OperationalError as error:
+            if "interrupted" in str(error):
+                raise invalid("this request takes too long: use fewer or simpler filters") from None
             if not any(word in str(error) for word in _UNAVAILABLE):
                 raise
             raise ApiError(503, f"the database is not available: {error}") from error

@@ -34,7 +34,7 @@ _COMPARE = {
     ">": ">",
     ">=": ">=",
 }
-_PROPERTY = re.compile(r"(?:(\w+)\.)?(\w+)\.(?:<([^>]*)>|(.+))", re.DOTALL)
+_PROPERTY = re.compile(r"(\w+)\.(?:<([^>]*)>|(.+))", re.DOTALL)
 _COLUMNS = re.compile(r"\(\s*(\w+)\s*(<=|>=|<|>|!=|=)\s*(\w+)\s*\)")
 _SEARCHED = ("string", "text", "Hash", "Array")
 
@@ -219,9 +219,9 @@ def _any(resource: Resource, operator: str, operand: Any, binds: Binds, column: 
 def _property(
     resource: Resource, match: re.Match[str], operator: str, operand: Any, binds: Binds, column: ColumnSql
 ) -> str:
-    table, name, quoted, bare = match.groups()
+    name, quoted, bare = match.groups()
     attribute = resource.by_name.get(name)
-    if table not in (None, resource.name) or attribute is None or attribute.type != "Hash":
+    if attribute is None or attribute.type != "Hash":
         raise invalid(f"{resource.name} have no attribute {match[0][:80]!r}")
     key = binds.add(quoted if quoted is not None else bare)
     rows = f"SELECT value, type FROM json_each({column(name)}) WHERE key = {key}"

@@ -160,6 +160,8 @@ def order_sql(resource: Resource, order: list[tuple[str, str, str]]) -> str:
     for table, name, direction in order:
         if table not in ("", resource.name):
             raise invalid(f"{resource.name} can't be ordered by {table}.{name}"[:200])
+        if name not in resource.by_name:
+            raise invalid(f"{resource.name} have no attribute {name[:80]!r} to order by")
         parts.append(f"{column_sql(resource, name)} {direction_sql(name, direction)}")
     if not parts:
         parts.append(f"{resource.name}.modified_at DESC")

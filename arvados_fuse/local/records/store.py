@@ -215,7 +215,7 @@ def selected(resource: Resource, parameters: Parameters, *, listing: bool = Fals
 def columns_sql(resource: Resource, names: Iterable[str]) -> str:
     """The select list for showing the attributes `names`; the statement must bind `:now`."""
     wanted = dict.fromkeys((*_HIDDEN, *names))
-    parts = [f'{column_sql(resource, name)} AS "{name}"' for name in wanted if _has_sql(resource, name)]
+    parts = [f'{_shown_sql(resource, name)} AS "{name}"' for name in wanted if _has_sql(resource, name)]
     if resource.kind == USER and "full_name" in wanted:
         parts += ["first_name AS _first", "last_name AS _last"]
     if resource.kind == USER and "is_invited" in wanted:
@@ -229,8 +229,6 @@ def column_sql(resource: Resource, name: str) -> str:
     """The SQL of an attribute that filters and orders may use. Raises ApiError 422 for others."""
     if name == "is_trashed":
         return IS_TRASHED.format(resource.name)
-    if name in ("manifest_text", "unsigned_manifest_text"):
-        return MANIFEST
     if name == "file_names" and resource.kind == "4zz18":
         return FILE_NAMES
     attribute = resource.by_name.get(name)
@@ -278,6 +276,11 @@ def kind_of(uuid: str | None) -> str | None:
 
 def _has_sql(resource: Resource, name: str) -> bool:
     return resource.by_name[name].stored or name in ("is_trashed", "manifest_text", "unsigned_manifest_text")
+
+
+def _shown_sql(resource: Resource, name: str) -> str:
+    # Manifests are to be shown, but are too large to filter or order by.
+    return MANIFEST if name.endswith("manifest_text") else column_sql(resource, name)
 
 
 def _etag(row: Mapping[str, Any]) -> str:
