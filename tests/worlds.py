@@ -166,9 +166,7 @@ def _make_shared(theirs: Maker, user: str, ids: dict[str, str]) -> None:
     private = theirs.collection("private", {"p.txt": b"not for you\n"}, owner_uuid=ids["secret"])
     ids["private"] = private["uuid"]
     ids["private_pdh"] = private["portable_data_hash"]
-    theirs.make(
-        "links", link_class="permission", name="can_read", tail_uuid=user, head_uuid=ids["shared"]
-    )
+    theirs.make("links", link_class="permission", name="can_read", tail_uuid=user, head_uuid=ids["shared"])
 
 
 def environment(server: LocalServer, token: str) -> dict[str, str]:

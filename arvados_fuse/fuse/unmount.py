@@ -7,6 +7,7 @@ mounted is read from `/proc/self/mountinfo` (format: proc(5)), a stuck connectio
 """
 
 import contextlib
+import ctypes
 import logging
 import os
 import re
@@ -22,6 +23,8 @@ logger = logging.getLogger("arvados.arv-mount")
 
 MOUNTINFO = Path("/proc/self/mountinfo")
 CONNECTIONS = Path("/sys/fs/fuse/connections")
+MNT_FORCE, MNT_DETACH, UMOUNT_NOFOLLOW = 1, 2, 8
+"""From sys/mount.h and linux/fs.h."""
 POLL = 0.05
 """Seconds between two looks at the mount table."""
 POLITE_SHARE = 0.5
@@ -92,6 +95,8 @@ def _unmount_once(mount: MountPoint, *, forced: bool) -> str:
     """One attempt; what fusermount said when it failed."""
     if forced:
         abort(mount)
+        if mount not in fuse_mounts():
+            return ""
     command = [_fusermount(), "-u", *(["-z"] if forced else []), "--", mount.path]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
@@ -101,12 +106,19 @@ def _unmount_once(mount: MountPoint, *, forced: bool) -> str:
 
 
 def abort(mount: MountPoint) -> None:
-    """Cut the kernel's connection to the daemon: every request under way and to come fails with
-    ECONNABORTED."""
+    """Cut the kernel's connection to the daemon: every request under way and to come fails at once.
+
+    Through the control file, which belongs to whoever mounted; in containers, where that is often missing,
+    root can have the same by a forced unmount (umount2(2), MNT_FORCE).
+    """
     try:
         (CONNECTIONS / str(mount.minor) / "abort").write_text("1")
     except OSError as error:
-        logger.debug("connection of %s not aborted: %s", mount.path, error)
+        logger.debug("connection of %s not aborted by its control file: %s", mount.path, error)
+        libc = ctypes.CDLL(None, use_errno=True)
+        flags = MNT_FORCE | MNT_DETACH | UMOUNT_NOFOLLOW
+        if libc.umount2(os.fsencode(mount.path), flags):
+            logger.debug("%s not unmounted by force: %s", mount.path, os.strerror(ctypes.get_errno()))
 
 
 def _fusermount() -> str:

@@ -108,7 +108,7 @@ def test_changes_in_a_collection(root: TreeDriver, mine: Maker, project: str) ->
 
 
 def test_a_collection_that_is_gone(root: TreeDriver, mine: Maker, project: str) -> None:
-    uuid = mine.collection("c", {"d/f": b"1"}, owner_uuid=project)["uuid"]
+    uuid: str = mine.collection("c", {"d/f": b"1"}, owner_uuid=project)["uuid"]
     wait_for(lambda: exists(root, "c/d"), "the collection is found")
     held = root.fs.lookup(1, b"c")
     file = root.open("c/d/f")
@@ -118,7 +118,7 @@ def test_a_collection_that_is_gone(root: TreeDriver, mine: Maker, project: str) 
         try:
             root.fs.lookup(held.ino, b"other name")
         except NotFoundError as error:
-            return error.subject == uuid
+            return error.subject == str(uuid)
         return False
 
     wait_for(gone, "looking into the collection tells that it is gone")

@@ -90,6 +90,16 @@ def hang_up(handler: _Handler) -> None:
     handler.close_connection = True
 
 
+def silent(gate: threading.Event) -> Callable[[_Handler], None]:
+    """Says nothing until the gate opens, then hangs up."""
+
+    def step(handler: _Handler) -> None:
+        gate.wait(20)
+        hang_up(handler)
+
+    return step
+
+
 def cut(handler: _Handler) -> None:
     handler.send_response(200)
     handler.send_header("Content-Length", "1000")
@@ -222,7 +232,7 @@ def test_a_broken_connection_is_made_again(
 def test_silence_ends_at_the_deadline(server: Server) -> None:
     gate = threading.Event()
     client = ApiClient.connect(server.settings(deadline=0.5), retries=3)
-    server.script = [lambda handler: (gate.wait(20), hang_up(handler))[1]]
+    server.script = [silent(gate)]
     begun = time.monotonic()
     with pytest.raises(Unreachable, match=f"{server.host} did not answer: .*timed out"):
         client.get_user("zzzzz-tpzed-000000000000000")
@@ -234,7 +244,7 @@ def test_silence_ends_at_the_deadline(server: Server) -> None:
 def test_close_ends_what_is_under_way(server: Server) -> None:
     gate = threading.Event()
     client = ApiClient.connect(server.settings(deadline=60), retries=3)
-    server.script = [lambda handler: (gate.wait(20), hang_up(handler))[1]]
+    server.script = [silent(gate)]
     failed: list[Exception] = []
 
     def ask() -> None:

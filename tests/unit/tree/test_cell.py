@@ -172,7 +172,11 @@ def test_many_loads_at_once(pool: Pool) -> None:
 
 def test_a_pool_goes_on_after_a_failure(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     pool = Pool(limit=1)
-    pool.submit(lambda: 1 // 0)
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    pool.submit(fail)
     cell = Cell(server.load, ALWAYS, pool, "x")
     assert cell.get(20) == 1
     assert "ZeroDivisionError" in caplog.text
