@@ -246,24 +246,24 @@ def test_reader_that_never_reads_costs_nobody_anything(fresh_server: LocalServer
             renamed = {"collection": {"name": f"{number} " + "\N{DNA DOUBLE HELIX}" * 240}}
             assert fresh_server.call("PUT", f"collections/{uuid}", renamed).status == 200
 
-    rename(range(120))
+    rename(range(40))
     with listening(fresh_server) as lazy, listening(fresh_server) as busy:
-        # Fifty replays of 120 events of 2 kB: more than the sockets between them hold.
-        for number in range(50):
+        # A hundred replays of 40 events of 2 kB: more than the sockets between them hold.
+        for number in range(100):
             lazy.send(method="subscribe", filters=[["event_type", "!=", str(number)]], last_log_id=0)
         busy.subscribe()
-        rename(range(120, 150))
+        rename(range(40, 70))
         names: set[str] = set()
         while len(names) < 30:
             names.add(busy.receive()["properties"]["new_attributes"]["name"])
         assert memory(fresh_server) < 300_000_000
         # What was not read yet is still to be had, every bit of it.
         confirmed = replayed = 0
-        while confirmed < 50:
+        while confirmed < 100:
             message = lazy.receive()
             confirmed += message == {"status": 200}
             replayed += "object_uuid" in message
-        assert replayed >= 49 * 120
+        assert replayed >= 99 * 40
 
 
 def test_server_says_goodbye(fresh_server: LocalServer) -> None:
@@ -272,6 +272,23 @@ def test_server_says_goodbye(fresh_server: LocalServer) -> None:
         assert fresh_server.stop() == 0
         opcode, data = listener.connection.recv_data()
         assert (opcode, int.from_bytes(data[:2], "big")) == (websocket.ABNF.OPCODE_CLOSE, 1001)
+
+
+def test_stop_does_not_wait_for_one_who_does_not_read(fresh_server: LocalServer) -> None:
+    uuid = new_collection(fresh_server, "unread")
+    for number in range(40):
+        renamed = {"collection": {"name": f"{number} " + "\N{DNA DOUBLE HELIX}" * 240}}
+        assert fresh_server.call("PUT", f"collections/{uuid}", renamed).status == 200
+    with listening(fresh_server) as lazy, listening(fresh_server) as other:
+        for number in range(100):
+            lazy.send(method="subscribe", filters=[["event_type", "!=", str(number)]], last_log_id=0)
+        other.subscribe()
+        started = time.monotonic()
+        assert fresh_server.stop() == 0
+        assert time.monotonic() - started < 20
+        opcode, _ = other.connection.recv_data()
+        assert opcode == websocket.ABNF.OPCODE_CLOSE
+        lazy.connection.shutdown()  # type: ignore[no-untyped-call]
 
 
 def test_rejoin_after_a_crash_misses_nothing(fresh_server: LocalServer) -> None:

@@ -32,6 +32,9 @@ BATCH = 200
 SEND_DEADLINE = 60.0
 """Seconds that a client may take nothing before it is cut."""
 
+CLOSE_DEADLINE = 3.0
+"""Seconds for a client to take the goodbye."""
+
 PING_SECONDS = 30.0
 TOKEN_SECONDS = 5.0
 """How often a silent connection's token is checked."""
@@ -65,9 +68,16 @@ class EventServer:
     """Accepts connections and wakes them when there is news."""
 
     def __init__(
-        self, source: EventSource, tokens: TokenCheck, *, newest_id: int, executor: Executor
+        self,
+        source: EventSource,
+        tokens: TokenCheck,
+        *,
+        newest_id: int,
+        executor: Executor,
+        send_deadline: float = SEND_DEADLINE,
     ) -> None:
         self.newest_id = newest_id
+        self.send_deadline = send_deadline
         self._source = source
         self._tokens = tokens
         self._executor = executor
@@ -89,7 +99,7 @@ class EventServer:
             return error_response(503, ["Too many event connections"], request_id)
         socket = web.WebSocketResponse(heartbeat=PING_SECONDS, max_msg_size=MAX_MESSAGE)
         await socket.prepare(request)
-        connection = _Connection(self, socket, token)
+        connection = _Connection(self, socket, request.transport, token)
         self._connections.add(connection)
         try:
             await connection.run()
@@ -99,8 +109,8 @@ class EventServer:
 
     async def close(self) -> None:
         """Say goodbye to every client; to be called before the server stops."""
-        for connection in tuple(self._connections):
-            await connection.close(WSCloseCode.GOING_AWAY, b"the server stops")
+        goodbyes = [each.close(WSCloseCode.GOING_AWAY, b"the server stops") for each in self._connections]
+        await asyncio.gather(*goodbyes)
 
     async def token_is_good(self, token: str) -> bool:
         """Return whether a token is (still) good."""
@@ -154,9 +164,16 @@ class EventServer:
 class _Connection:
     """One client: its subscriptions and how far it has been told."""
 
-    def __init__(self, server: EventServer, socket: web.WebSocketResponse, token: str) -> None:
+    def __init__(
+        self,
+        server: EventServer,
+        socket: web.WebSocketResponse,
+        transport: asyncio.BaseTransport | None,
+        token: str,
+    ) -> None:
         self._server = server
         self._socket = socket
+        self._transport = transport
         self._token = token
         self._subscriptions: list[EventFilter] = []
         # A client that sends faster than it is served is not read from: the queue is short.
@@ -182,15 +199,26 @@ class _Connection:
                     break
         except ApiError:
             await self.close(WSCloseCode.POLICY_VIOLATION, b"the token is not valid any more")
-        except (asyncio.TimeoutError, ConnectionError) as error:
-            logger.info("An event connection ended: %s", error or "it took nothing for a minute")
-            await self.close(WSCloseCode.TRY_AGAIN_LATER, b"too slow")
+        except ConnectionError:
+            # The client has gone without a word.
+            pass
+        except asyncio.TimeoutError:
+            logger.info("An event connection was cut: it took nothing for %.0f s", self._server.send_deadline)
+            self._cut()
         finally:
             reader.cancel()
 
     async def close(self, code: int, reason: bytes) -> None:
-        """End the connection."""
-        await self._socket.close(code=code, message=reason)
+        """End the connection; a client that does not take the goodbye is cut."""
+        try:
+            await asyncio.wait_for(self._socket.close(code=code, message=reason), CLOSE_DEADLINE)
+        except (asyncio.TimeoutError, ConnectionError):
+            self._cut()
+
+    def _cut(self) -> None:
+        # Not a close: that would wait until the client has taken what was sent before.
+        if isinstance(self._transport, asyncio.WriteTransport):
+            self._transport.abort()
 
     async def _wait(self) -> None:
         try:
@@ -260,7 +288,7 @@ class _Connection:
 
     async def _send(self, message: dict[str, Any]) -> None:
         text = json.dumps(message, ensure_ascii=False, separators=(",", ":"))
-        await asyncio.wait_for(self._socket.send_str(text), SEND_DEADLINE)
+        await asyncio.wait_for(self._socket.send_str(text), self._server.send_deadline)
 
 
 def _parse_command(text: str) -> _Command:
