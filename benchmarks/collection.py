@@ -1,6 +1,6 @@
 """The collection engine beside the SDK's `Collection`, same manifests, one run.
 
-`python -m benchmarks.collection`, part of `make bench`.
+Part of `python -m benchmarks` (`--only collection`); alone: `python -m benchmarks.collection`.
 
 Each measurement is a process of its own; the two models take turns (ours, SDK, ours, SDK).
 The table gives the medians and SDK / ours, so a ratio above 1 is how many times faster, or smaller, ours is.
@@ -91,8 +91,21 @@ def report(results: Sequence[dict[str, Any]], console: Console) -> None:
         console.print(table)
 
 
-def main() -> None:
+def run(quick: bool, rounds: int, output: Path, console: Console) -> None:
     """Measure all sizes and layouts, print the tables, write JSON."""
+    sizes = (10_000, 100_000) if quick else (10_000, 100_000, 1_000_000)
+    layouts: tuple[Layout, ...] = get_args(Layout)
+    with tempfile.TemporaryDirectory() as folder:
+        results = [compare(n, layout, rounds, Path(folder)) for n in sizes for layout in layouts]
+    report(results, console)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    machine = {"python": platform.python_version(), "cores": os.cpu_count(), "system": platform.system()}
+    output.write_text(json.dumps({"machine": machine, "results": results}, indent=2) + "\n")
+    console.print(f"Written to {output}")
+
+
+def main() -> None:
+    """Run it alone."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -102,15 +115,7 @@ def main() -> None:
         "--output", type=Path, default=RESULTS / "collection.json", help="where the figures go"
     )
     arguments = parser.parse_args()
-    sizes = (10_000, 100_000) if arguments.quick else (10_000, 100_000, 1_000_000)
-    layouts: tuple[Layout, ...] = get_args(Layout)
-    with tempfile.TemporaryDirectory() as folder:
-        results = [compare(n, layout, arguments.rounds, Path(folder)) for n in sizes for layout in layouts]
-    report(results, Console())
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    machine = {"python": platform.python_version(), "cores": os.cpu_count(), "system": platform.system()}
-    arguments.output.write_text(json.dumps({"machine": machine, "results": results}, indent=2) + "\n")
-    print(f"Written to {arguments.output}")
+    run(arguments.quick, arguments.rounds, arguments.output, Console())
 
 
 if __name__ == "__main__":

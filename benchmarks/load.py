@@ -1,0 +1,241 @@
+"""The programs that use a mount while it is measured; each run is a process of its own that can be given up.
+
+`python -m benchmarks.load NAME ARGUMENTS_AS_JSON`, run by `benchmarks.runs`. Prints JSON objects, one to a
+line: `{"progress": n}` now and then, and at the end the figures: `seconds`, `cpu` (seconds of the process
+that serves the mount), `count` and what else it has. What is read is compared with what was stored: a fast
+wrong answer is a failure.
+"""
+
+import json
+import os
+import random
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.content import BLOCK, PIECE, SMALL_FILE, expected, piece, small_content
+from benchmarks.processes import cpu_seconds
+
+Figures = dict[str, Any]
+
+READY_POLL = 0.002
+"""Seconds between two looks at a mount that is starting."""
+PAGE = 4096
+
+
+class Wrong(Exception):
+    """The mount gave other bytes than were stored."""
+
+
+class Run:
+    """The clock, and how far it is: said every half second, for the case that the run is given up."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._next = time.monotonic() + 0.5
+        self._cpu = cpu_seconds(pid)
+        self.start = time.perf_counter()
+
+    def at(self, count: int, **figures: float) -> None:
+        """So many are done."""
+        if time.monotonic() >= self._next:
+            print(json.dumps({"progress": count, **figures}), flush=True)
+            self._next = time.monotonic() + 0.5
+
+    def done(self, count: int, **figures: float) -> Figures:
+        """Stop the clock; the figures."""
+        seconds = time.perf_counter() - self.start
+        return {"seconds": seconds, "cpu": cpu_seconds(self._pid) - self._cpu, "count": count, **figures}
+
+
+def ready(path: str) -> Figures:
+    """Wait until `path` is there; when that was, on the machine's monotonic clock."""
+    print(json.dumps({"progress": 0}), flush=True)
+    while True:
+        try:
+            os.stat(path)
+            return {"seconds": 0.0, "count": 1, "at": time.monotonic()}
+        except OSError:
+            time.sleep(READY_POLL)
+
+
+def read_whole(path: str, first_block: int, check: bool) -> int:
+    """Read one file from end to end in pieces of 1 MiB; its bytes."""
+    buffer, ordinary, total = bytearray(PIECE), piece(), 0
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        while got := os.readv(descriptor, [buffer]):
+            if check:
+                place = total + first_block * BLOCK
+                wanted = ordinary if place % BLOCK else expected(place, PIECE)
+                if got != PIECE or buffer != wanted:
+                    raise Wrong(f"{path} at {total}: other bytes than stored")
+            total += got
+    finally:
+        os.close(descriptor)
+    return total
+
+
+def sequential(pid: int, path: str, check: bool) -> Figures:
+    """One reader, one file."""
+    run = Run(pid)
+    return run.done(1, bytes=read_whole(path, 0, check))
+
+
+def parallel(pid: int, paths: Sequence[str], blocks_each: int, check: bool) -> Figures:
+    """One reader for each file, all at once."""
+    totals: list[int] = []
+
+    def reader(number: int, path: str) -> None:
+        totals.append(read_whole(path, number * blocks_each, check))
+
+    threads = [threading.Thread(target=reader, args=pair) for pair in enumerate(paths)]
+    run = Run(pid)
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if len(totals) != len(paths):
+        raise Wrong("a reader failed")
+    return run.done(len(paths), bytes=sum(totals))
+
+
+def reads_at(pid: int, path: str, offsets: Sequence[int], size: int, check: bool) -> Figures:
+    """Single reads at these offsets, in this order, with the kernel's read-ahead switched off.
+
+    `first`: seconds of the first one.
+    """
+    first = 0.0
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+        run = Run(pid)
+        for number, offset in enumerate(offsets, 1):
+            data = os.pread(descriptor, size, offset)
+            if check and data != expected(offset, size):
+                raise Wrong(f"{path} at {offset}: other bytes than stored")
+            first = first or time.perf_counter() - run.start
+            run.at(number)
+        return run.done(len(offsets), first=first)
+    finally:
+        os.close(descriptor)
+
+
+def touch(pid: int, path: str, blocks: int, check: bool) -> Figures:
+    """One page in each block."""
+    numbers = random.Random(7)
+    offsets = [block * BLOCK + PAGE * numbers.randrange(1, BLOCK // PAGE) for block in range(blocks)]
+    return reads_at(pid, path, offsets, PAGE, check)
+
+
+def random_reads(pid: int, path: str, blocks: int, count: int, check: bool) -> Figures:
+    """`count` pages anywhere, none twice: the second time it would come from the kernel."""
+    pages = random.Random(8).sample(range(blocks * BLOCK // PAGE), count)
+    return reads_at(pid, path, [PAGE * page for page in pages], PAGE, check)
+
+
+def walk(pid: int, path: str) -> Figures:
+    """`find`: every directory listed, nothing else asked about files. `first`: seconds of the first
+    listing."""
+    count, first, waiting = 0, 0.0, [path]
+    run = Run(pid)
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                count += 1
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+        first = first or time.perf_counter() - run.start
+        run.at(count, first=first)
+    return run.done(count, first=first)
+
+
+def list_long(pid: int, path: str) -> Figures:
+    """`ls -l`: one directory, every entry's attributes."""
+    run, count = Run(pid), 0
+    for name in sorted(os.listdir(path)):
+        os.lstat(f"{path}/{name}")
+        count += 1
+        run.at(count)
+    return run.done(count)
+
+
+def misses(pid: int, path: str, count: int) -> Figures:
+    """One name that is not there, again and again."""
+    run = Run(pid)
+    for number in range(count):
+        if os.path.exists(path):
+            raise Wrong(f"{path} is there")
+        run.at(number)
+    return run.done(count)
+
+
+def _below(path: str) -> list[str]:
+    """All files two levels down, in order; lists the directories."""
+    return [
+        f"{path}/{directory}/{name}"
+        for directory in sorted(os.listdir(path))
+        for name in sorted(os.listdir(f"{path}/{directory}"))
+    ]
+
+
+def stat_storm(pid: int, path: str) -> Figures:
+    """The attributes of every file two levels down, directories listed beforehand."""
+    names, count = _below(path), 0
+    random.Random(3).shuffle(names)
+    run = Run(pid)
+    for name in names:
+        os.stat(name)
+        count += 1
+        run.at(count)
+    return run.done(count)
+
+
+def small_files(pid: int, path: str, check: bool) -> Figures:
+    """Open, read and close every file two levels down, directories listed beforehand."""
+    names, count = _below(path), 0
+    run = Run(pid)
+    for name in names:
+        descriptor = os.open(name, os.O_RDONLY)
+        data = os.read(descriptor, 2 * SMALL_FILE)
+        os.close(descriptor)
+        if check and data != small_content(count):
+            raise Wrong(f"{name}: other bytes than stored")
+        count += 1
+        run.at(count)
+    return run.done(count)
+
+
+LOADS: dict[str, Callable[..., Figures]] = {
+    each.__name__: each
+    for each in (
+        ready,
+        sequential,
+        parallel,
+        reads_at,
+        touch,
+        random_reads,
+        walk,
+        list_long,
+        misses,
+        stat_storm,
+        small_files,
+    )
+}
+
+
+def main(name: str, arguments: str) -> int:
+    """Run one and print its figures."""
+    try:
+        print(json.dumps(LOADS[name](**json.loads(arguments))), flush=True)
+    except (OSError, Wrong) as error:
+        print(f"{Path(sys.argv[0]).name} {name}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:3]))

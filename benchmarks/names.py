@@ -1,0 +1,139 @@
+"""Names and attributes: large collections, projects with many collections, many small files."""
+
+import functools
+from collections.abc import Sequence
+
+from benchmarks.bench import Bench, Sizes, Workload
+from benchmarks.rows import Measured, Row, Value
+from benchmarks.runs import Subject
+from benchmarks.stage import SMALL_FILES
+
+LIMIT = 180.0
+"""Seconds that a listing of a project, or a storm of questions, may take."""
+STORM = 10_000
+"""Files whose attributes are asked for."""
+
+
+def walk_rows(files: int, sizes: Sizes) -> Sequence[Row]:
+    """See Workload."""
+    large = files >= 100_000
+    return [
+        Row("first", f"first listing in a collection of {files:,} files", "s", ceiling=True),
+        Row("walk", f"find over all of it (at most {sizes.walk_limit:.0f} s)", "s", ceiling=True),
+        Row("memory", "  most memory of the mount", "MB"),
+        *([] if large else [Row("requests", "  API requests", "requests")]),
+    ]
+
+
+def walk_run(files: int, bench: Bench, subject: Subject) -> Measured:
+    """See Workload."""
+    uuid, limit = bench.stage.tree(files), bench.sizes.walk_limit
+    mark = bench.stage.api_mark()
+    with bench.mounted(subject, null_files=files) as mounted:
+        path = mounted.path(uuid, null="tree")
+        ready_requests = bench.stage.api_requests(mark)
+        done = mounted.mount.run("walk", limit, path=path)
+        found = {"walk": Value(done.figures["seconds"], bound=not done.finished)}
+        found["memory"] = mounted.mount.peak_memory()._replace(bound=not done.finished)
+        requests = bench.stage.api_requests(mark)
+        if requests is not None and ready_requests is not None:
+            found["requests"] = Value(requests - ready_requests, bound=not done.finished)
+        if done.figures.get("first"):
+            found["first"] = Value(done.figures["first"])
+        if not done.finished:
+            bench.note(
+                f"{subject.name}: find over {files:,} files was given up after {limit:.0f} s, "
+                f"at {done.figures['count']:,} names"
+            )
+    return found
+
+
+def project_rows(sizes: Sizes) -> Sequence[Row]:
+    """See Workload."""
+    count = f"{sizes.collections:,}"
+    return [
+        Row("first", f"ls -l of a project of {count} collections", "s", aim=2, ceiling=True),
+        Row("first_requests", "  API requests", "requests"),
+        Row("second", "the same again at once", "s", ceiling=True),
+        Row("second_requests", "  API requests", "requests"),
+        Row("memory", "  most memory of the mount", "MB"),
+        Row("misses", f"{sizes.misses:,} lookups of one missing name in it", "s"),
+        Row("miss_requests", "  API requests", "requests"),
+    ]
+
+
+def project_run(bench: Bench, subject: Subject) -> Measured:
+    """See Workload."""
+    uuid, stage = bench.stage.project(bench.sizes.collections), bench.stage
+    found = {}
+    with bench.mounted(subject) as mounted:
+        path = mounted.path(uuid, null="flat")
+        for key in ("first", "second"):
+            mark = stage.api_mark()
+            done = mounted.mount.run("list_long", LIMIT, path=path)
+            found[key] = Value(done.figures["seconds"], bound=not done.finished)
+            requests = stage.api_requests(mark)
+            if requests is not None:
+                found[f"{key}_requests"] = Value(requests)
+        if subject.name == "null":
+            return found
+        mark = stage.api_mark()
+        done = mounted.mount.run("misses", LIMIT, path=f"{path}/nothing", count=bench.sizes.misses)
+        found["misses"] = Value(done.figures["seconds"], bound=not done.finished)
+        requests = stage.api_requests(mark)
+        if requests is not None:
+            found["miss_requests"] = Value(requests)
+        found["memory"] = mounted.mount.peak_memory()
+    return found
+
+
+def files_rows(_sizes: Sizes) -> Sequence[Row]:
+    """See Workload."""
+    title = f"open, read and close {SMALL_FILES:,} small files, blocks cached"
+    return [
+        Row("small", title, "1/s", aim=2, ceiling=True),
+        Row("small_cpu", "  CPU of the mount for 10,000 of them", "s", ceiling=True),
+        Row("stat", f"stat of {STORM:,} files not in the kernel's cache", "1/s", aim=1, ceiling=True),
+        Row("stat_cpu", "  CPU of the mount for it", "s", ceiling=True),
+        Row("stat_again", "the same again, from the kernel's cache", "1/s", ceiling=True),
+    ]
+
+
+def files_run(bench: Bench, subject: Subject) -> Measured:
+    """See Workload."""
+    small, tree = bench.stage.small_files(), bench.stage.tree(STORM)
+    check, cache = subject.name != "null", bench.caches.fresh()
+    found = {}
+    try:
+        if check:
+            with bench.mounted(subject, cache) as mounted:  # so that the blocks are cached
+                mounted.mount.run("small_files", LIMIT, path=mounted.path(small), check=True)
+        with bench.mounted(subject, cache, null_files=SMALL_FILES) as mounted:
+            mount, path = mounted.mount, mounted.path(small, null="tree")
+            done = mount.run("small_files", LIMIT, path=path, check=check)
+            found["small"] = Value(done.figures["count"] / done.figures["seconds"])
+            found["small_cpu"] = Value(done.figures["cpu"] * 10_000 / done.figures["count"])
+        with bench.mounted(subject, cache, null_files=STORM) as mounted:
+            path = mounted.path(tree, null="tree")
+            for key in ("stat", "stat_again"):
+                done = mounted.mount.run("stat_storm", LIMIT, path=path)
+                found[key] = Value(done.figures["count"] / done.figures["seconds"])
+                if key == "stat":
+                    found["stat_cpu"] = Value(done.figures["cpu"])
+    finally:
+        bench.caches.drop(cache)
+    return found
+
+
+WALKS = tuple(
+    Workload(
+        f"walk-{files}",
+        f"A collection of {files:,} files",
+        functools.partial(walk_rows, files),
+        functools.partial(walk_run, files),
+        null=True,
+    )
+    for files in (10_000, 100_000)
+)
+PROJECT = Workload("project", "Projects", project_rows, project_run, null=True)
+FILES = Workload("files", "Small files", files_rows, files_run, null=True)

@@ -1,0 +1,139 @@
+"""Reading blocks: over a slow line, as fast as it goes, from the cache, in parallel, at random."""
+
+import random
+from collections.abc import Sequence
+
+from benchmarks.bench import Bench, Mounted, Sizes, Workload
+from benchmarks.content import BLOCK
+from benchmarks.rows import Measured, Row, Value
+from benchmarks.runs import Done, Subject
+from benchmarks.stage import PARTS
+
+RATE = 50e6
+"""Bytes per second of the slow line."""
+LATENCY = 0.02
+"""Seconds before each of its answers."""
+NEAR = 256 * 1024
+"""Bytes from the start of a block that count as near it."""
+LIMIT = 180.0
+"""Seconds that any of these may take."""
+GIB = 1 << 30
+
+
+def slow_rows(sizes: Sizes) -> Sequence[Row]:
+    """See Workload."""
+    line = "at 50 MB/s, 20 ms"
+    return [
+        Row("first_byte", f"first byte of a cold 64 MiB block {line}", "ms", aim=50),
+        Row("near", f"4 KiB near the start of {sizes.slow_blocks} cold blocks, each, {line}", "ms", aim=50),
+        Row("anywhere", f"4 KiB anywhere in {sizes.slow_blocks} cold blocks, each, {line}", "ms", aim=1.8),
+    ]
+
+
+def slow_run(bench: Bench, subject: Subject) -> Measured:
+    """See Workload."""
+    count = bench.sizes.slow_blocks
+    uuid = bench.stage.blocks(count)
+    numbers = random.Random(11)
+    near = [block * BLOCK + 4096 * numbers.randrange(1, NEAR // 4096) for block in range(count)]
+    anywhere = [block * BLOCK + 4096 * numbers.randrange(BLOCK // 4096) for block in range(count)]
+    numbers.shuffle(anywhere)
+    found = {}
+    with bench.stage.slow_line(RATE, LATENCY) as environment:
+        with bench.mounted(subject, environment=environment) as mounted:
+            path = mounted.path(uuid, "large")
+            done = mounted.mount.run("reads_at", LIMIT, path=path, offsets=near, size=4096, check=True)
+            found["first_byte"] = Value(done.figures["first"] * 1000)
+            found["near"] = Value(done.figures["seconds"] * 1000 / count)
+        with bench.mounted(subject, environment=environment) as mounted:
+            path = mounted.path(uuid, "large")
+            done = mounted.mount.run("reads_at", LIMIT, path=path, offsets=anywhere, size=4096, check=True)
+            found["anywhere"] = Value(done.figures["seconds"] * 1000 / count)
+    return found
+
+
+def rows(sizes: Sizes) -> Sequence[Row]:
+    """See Workload."""
+    return [
+        Row("cold", f"sequential, {sizes.blocks} cold blocks", "MB/s", aim=2, ceiling=True),
+        Row("cold_cpu", "  CPU of the mount for it", "s/GiB", aim=2, ceiling=True),
+        Row("cold_memory", "  most memory of the mount", "MB"),
+        Row("again", "the same again, from the kernel's page cache", "MB/s", ceiling=True),
+        Row("cached", "sequential from the mount's cache", "MB/s", aim=1.5, ceiling=True),
+        Row("cached_cpu", "  CPU of the mount for it", "s/GiB", aim=2, ceiling=True),
+        Row("cached_memory", "  most memory of the mount", "MB"),
+        Row("touch", "first 4 KiB of a cached block after mounting", "ms", ceiling=True),
+        Row("random", "random 4 KiB from cached blocks", "1/s", aim=2, ceiling=True),
+        Row("random_cpu", "  CPU of the mount for 10,000 of them", "s", ceiling=True),
+    ]
+
+
+def run(bench: Bench, subject: Subject) -> Measured:
+    """See Workload. The cache that the cold run fills is what the later mounts find."""
+    blocks, check = bench.sizes.blocks, subject.name != "null"
+    uuid = bench.stage.blocks(blocks)
+    cache = bench.caches.fresh()
+    found = {}
+    try:
+        with bench.mounted(subject, cache) as mounted:
+            path = mounted.path(uuid, "large", null="large")
+            found.update(_sequential("cold", mounted, path, check))
+            done = mounted.mount.run("sequential", LIMIT, path=path, check=check)
+            found["again"] = Value(_rate(done))
+        with bench.mounted(subject, cache) as mounted:
+            path = mounted.path(uuid, "large", null="large")
+            found.update(_sequential("cached", mounted, path, check))
+        with bench.mounted(subject, cache) as mounted:
+            path, count = mounted.path(uuid, "large", null="large"), bench.sizes.random_reads
+            done = mounted.mount.run("touch", LIMIT, path=path, blocks=blocks, check=check)
+            found["touch"] = Value(done.figures["seconds"] * 1000 / blocks)
+            done = mounted.mount.run(
+                "random_reads", LIMIT, path=path, blocks=blocks, count=count, check=check
+            )
+            found["random"] = Value(count / done.figures["seconds"])
+            found["random_cpu"] = Value(done.figures["cpu"] * 10_000 / count)
+    finally:
+        bench.caches.drop(cache)
+    return found
+
+
+def _sequential(key: str, mounted: Mounted, path: str, check: bool) -> dict[str, Value]:
+    done = mounted.mount.run("sequential", LIMIT, path=path, check=check)
+    return _transfer(key, mounted, done)
+
+
+def _transfer(key: str, mounted: Mounted, done: Done) -> dict[str, Value]:
+    return {
+        key: Value(_rate(done)),
+        f"{key}_cpu": Value(done.figures["cpu"] * GIB / done.figures["bytes"]),
+        f"{key}_memory": mounted.mount.peak_memory(),
+    }
+
+
+def _rate(done: Done) -> float:
+    return float(done.figures["bytes"] / done.figures["seconds"] / 1e6)
+
+
+def parallel_rows(sizes: Sizes) -> Sequence[Row]:
+    """See Workload."""
+    title = f"{PARTS} readers at once, {sizes.blocks // PARTS} cold blocks each, together"
+    return [
+        Row("parallel", title, "MB/s", aim=2, ceiling=True),
+        Row("parallel_cpu", "  CPU of the mount for it", "s/GiB", aim=2, ceiling=True),
+        Row("parallel_memory", "  most memory of the mount", "MB"),
+    ]
+
+
+def parallel_run(bench: Bench, subject: Subject) -> Measured:
+    """See Workload."""
+    each, check = bench.sizes.blocks // PARTS, subject.name != "null"
+    uuid = bench.stage.blocks(bench.sizes.blocks)
+    with bench.mounted(subject) as mounted:
+        paths = [mounted.path(uuid, f"part{part}", null=f"part{part}") for part in range(PARTS)]
+        done = mounted.mount.run("parallel", LIMIT, paths=paths, blocks_each=each, check=check)
+        return _transfer("parallel", mounted, done)
+
+
+SLOW = Workload("slow-line", "Looking into cold blocks over a slow line", slow_rows, slow_run)
+BLOCKS = Workload("blocks", "Reading blocks", rows, run, null=True)
+PARALLEL = Workload("parallel", "Several readers", parallel_rows, parallel_run, null=True)
