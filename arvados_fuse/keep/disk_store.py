@@ -36,6 +36,9 @@ WARN_SECONDS = 60.0
 OPEN_FILES = 512
 """At most so many block files open, and at most a quarter of what the process may open."""
 
+BUSY_TRIES = 64
+"""An eviction ends after meeting so many blocks that other processes hold."""
+
 USED_AGAIN_SECONDS = 300.0
 """A file found on disk that was read so long after it was written is taken for one that is used again and
 again.
@@ -215,15 +218,20 @@ class DiskStore:
             if self.usage() + spare <= self.limit:
                 return
             candidates = self._order.coldest()
+        busy = 0
         for md5 in candidates:
             with self._lock:
-                if self.usage() + spare <= self.limit:
+                if self.usage() + spare <= self.limit or busy >= BUSY_TRIES:
                     return
                 block = self._known.get(md5)
             if block is None:
                 continue
             outcome = disk_files.delete_block(self.directory, md5, block.file)
-            if outcome != "busy":
+            if outcome == "busy":
+                busy += 1
+                with self._lock:
+                    self._order.touch(md5)  # another process reads it: the next pass tries others first
+            else:
                 self._forget(md5, evicted=True)
                 self.counters.add("cache.evicted")
 

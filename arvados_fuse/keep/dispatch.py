@@ -5,6 +5,7 @@ there is no other. Used by `keep.cache`. Threads: any; one short lock. Threads a
 flights after `start`.
 """
 
+import contextlib
 import logging
 import threading
 import time
@@ -12,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 
 from arvados_fuse.errors import ArvadosFuseError, Unreachable
-from arvados_fuse.keep.flight import Abandoned, Debt, Flight
+from arvados_fuse.keep.flight import FEW_READS, Abandoned, Debt, Flight, GaveWay
 from arvados_fuse.keep.locator import Locator
 
 logger = logging.getLogger("arvados.keep")
@@ -28,14 +29,26 @@ BUFFER_BYTES = 512 * 1024
 CPU.
 """
 
-PAUSE_STEP = 0.03
-PAUSE_SECONDS = 5.0
-"""A flight that makes way looks again after a step, and takes one piece of its block after PAUSE_SECONDS,
-lest the
-server takes it for dead."""
+PAUSE_STEP = 0.01
+"""Seconds after which a flight that makes way looks again."""
 
+PAUSE_SECONDS = 5.0
+"""A flight that makes way takes one piece of its block after so long, lest the server takes it for dead."""
+
+GIVE_WAY_BYTES = 4 * 1024 * 1024
+"""A flight that has less gives way altogether after one step, unless it has a steady reader."""
+
+REST_BYTES = 1024 * 1024
+"""If no more than this is missing of a block, it is not worth a pause."""
+
+LATER_FLIGHTS = 32
+"""At most so many that gave way wait to be made again."""
+
+LOOK_SECONDS = 0.05
 IDLE_SECONDS = 60.0
-"""A thread without work looks up after so long."""
+"""A thread without work looks up after so long: for blocks to read ahead when it is their time, else in
+vain.
+"""
 
 KEPT_DEBTS = 1024
 """Blocks whose bytes were handed out unchecked and that are not on their way; the oldest are forgotten
@@ -135,15 +148,20 @@ class Dispatcher:
 
     # For the carrier
 
-    def make_way(self, flight: Flight) -> float:
-        """Called between the pieces of a block: pause while others need the line more. Returns seconds
-        paused.
+    def make_way(self, flight: Flight, at: int) -> float:
+        """Called between the pieces of a block, `at` bytes are here: pause while others need the line more.
+
+        Returns seconds paused. Raises GaveWay when little is lost by beginning again later: what a paused
+        connection has under way still takes the line.
         """
         begun = now = time.monotonic()
+        if flight.locator.size - at <= REST_BYTES:
+            return 0.0
         while not flight.is_active(now) and not flight.stopping and now - begun < PAUSE_SECONDS:
-            others = [other for other in list(self._running) if other is not flight]
-            if not any(other.demanded and other.is_active(now) for other in others):
+            if not self._is_pressed(now, flight):
                 break
+            if now > begun and at < GIVE_WAY_BYTES and flight.reads <= FEW_READS:
+                raise GaveWay
             flight.pause(PAUSE_STEP)
             now = time.monotonic()
         return now - begun
@@ -151,6 +169,10 @@ class Dispatcher:
     def threads(self) -> int:
         """How many carrying threads there are."""
         return len(self._threads)
+
+    def _is_pressed(self, now: float, flight: Flight | None = None) -> bool:
+        """Whether a demanded block, other than this, is being read just now."""
+        return any(one.demanded and one is not flight and one.is_active(now) for one in list(self._running))
 
     # Under the lock
 
@@ -189,7 +211,7 @@ class Dispatcher:
     def _next(self) -> Flight | None:
         if self._demanded:
             return self._demanded.popleft() if self._fits(self._demanded[0]) else None
-        if not self._ahead or not self._fits(self._ahead[0]):
+        if not self._ahead or not self._fits(self._ahead[0]) or self._is_pressed(time.monotonic()):
             return None
         ahead = sum(not flight.demanded for flight in self._running)
         # Two threads stay free for what is demanded next.
@@ -227,6 +249,9 @@ class Dispatcher:
             flight.fail(_closed(flight))
         elif isinstance(error, Abandoned):
             self._settle(flight)
+            if isinstance(error, GaveWay) and len(self._ahead) < LATER_FLIGHTS:
+                with contextlib.suppress(Unreachable):  # closed meanwhile
+                    self.join(flight.locator, flight.text, demanded=False).reads += flight.reads
         elif error is not None:
             flight.fail(error)
         return True
@@ -241,7 +266,7 @@ class Dispatcher:
                         flight.started = True
                         self._running.append(flight)
                         return flight
-                    self._work.wait(IDLE_SECONDS)
+                    self._work.wait(LOOK_SECONDS if self._ahead else IDLE_SECONDS)
                 return None
             finally:
                 self._idle -= 1

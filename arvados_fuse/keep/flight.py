@@ -23,14 +23,16 @@ HELD_BACK = 65536
 whole.
 """
 
-ACTIVE_SECONDS = 0.05
-"""A flight is being read until so long after the last read: a program's own work between two reads is
-shorter.
-"""
-
 FEW_READS = 4
+"""A flight that answered more reads has a steady reader. One that answered fewer was looked into: the next
+such
+look, at another block, goes first at once."""
+
+ACTIVE_SECONDS = 0.05
+"""A steady reader's own work between two reads takes less; the flight counts as read meanwhile."""
+
 STEADY_SECONDS = 1.0
-"""A flight that answered more than FEW_READS has a steady reader, who may take so long between two reads."""
+"""A flight with a steady reader is not given up for another before so long without a read."""
 
 
 class Watcher(Protocol):
@@ -42,6 +44,10 @@ class Watcher(Protocol):
 
 class Abandoned(Exception):
     """The flight ended without a result because nobody waited for it; ask again."""
+
+
+class GaveWay(Abandoned):
+    """It ended so that a demanded one has the line, and shall be made again when there is time."""
 
 
 class _Handed(NamedTuple):
@@ -132,7 +138,7 @@ class Flight:
 
     def is_active(self, now: float) -> bool:
         """Somebody reads it just now (`now`: monotonic seconds)."""
-        return self.waiters > 0 or now - self.used < ACTIVE_SECONDS
+        return self.waiters > 0 or (self.reads > FEW_READS and now - self.used < ACTIVE_SECONDS)
 
     def is_spare(self, now: float) -> bool:
         """It may be given up for a block that somebody waits for."""
@@ -145,6 +151,10 @@ class Flight:
             self.stopping = True
             self._moved.notify_all()
         self.interrupt.fire()
+
+    def is_paused(self) -> bool:
+        """It makes way just now."""
+        return self._paused
 
     # Carrying
 

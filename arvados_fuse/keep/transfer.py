@@ -67,8 +67,8 @@ class BlockReplaced:
 class Way(Protocol):
     """What a transfer needs from the dispatcher."""
 
-    def make_way(self, flight: Flight) -> float:
-        """Pause while others need the line more; returns seconds paused."""
+    def make_way(self, flight: Flight, at: int) -> float:
+        """Pause while others need the line more; returns seconds paused. Raises GaveWay."""
 
 
 class WrongBytes(Exception):
@@ -231,7 +231,7 @@ class Transfers:
                 self.rate.note(count)
                 if flight.stopping:
                     raise Abandoned
-                pace.check(at, way.make_way(flight))
+                pace.check(at, way.make_way(flight, at))
             if md5.hexdigest() != flight.locator.md5:
                 raise WrongBytes(f"its md5 is {md5.hexdigest()}")
             sink.commit(flight.high)

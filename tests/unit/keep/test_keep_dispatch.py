@@ -170,6 +170,87 @@ def _stopping(carrier: Carrier, *flights: Flight) -> set[str]:
     return {flight.locator.md5 for flight in (*there, *flights) if flight is not None and flight.stopping}
 
 
+class Stepper(Carrier):
+    """A carrier whose flights have got `at` bytes, and make way between their steps."""
+
+    at = 100
+
+    def carry(self, flight: Flight, buffer: memoryview) -> None:
+        name = flight.locator.md5[0]
+        go = self.let_go.setdefault(name, threading.Event())
+        self.started.append(name)
+        while not go.wait(0.002):
+            if flight.stopping:
+                raise Abandoned
+            self.dispatcher.make_way(flight, self.at)
+        flight.land(MemoryContent(1))
+
+
+LARGE = 64 * 1024 * 1024
+
+
+def waiting(flight: Flight) -> threading.Thread:
+    """A thread that waits for the flight."""
+    thread = threading.Thread(target=lambda: flight.wait(1, 20))
+    thread.start()
+    return thread
+
+
+def test_what_was_looked_into_gives_way_and_is_made_again_when_there_is_time() -> None:
+    carrier = Stepper()
+    carrier.want("a", size=LARGE).reads = 1
+    carrier.until(lambda: carrier.started == ["a"])
+    reader = waiting(carrier.want("b", size=LARGE))
+    carrier.until(lambda: carrier.started == ["a", "b"])
+    carrier.until(lambda: not _runs(carrier, "a"))
+    assert carrier.dispatcher.flying("a" * 32) is not None
+    carrier.go("b")
+    carrier.until(lambda: carrier.started == ["a", "b", "a"])
+    again = carrier.dispatcher.flying("a" * 32)
+    assert again is not None
+    assert again.reads == 1
+    carrier.go("a")
+    reader.join()
+    carrier.close()
+
+
+@pytest.mark.parametrize(("reads", "at"), [(100, 100), (1, LARGE // 2)])
+def test_what_has_a_steady_reader_or_came_far_only_pauses(reads: int, at: int) -> None:
+    carrier = Stepper()
+    carrier.at = at
+    paused = carrier.want("a", size=LARGE)
+    paused.reads = reads
+    carrier.until(lambda: carrier.started == ["a"])
+    reader = waiting(carrier.want("b", size=LARGE))
+    carrier.until(lambda: carrier.started == ["a", "b"])
+    carrier.until(lambda: paused.is_paused())
+    carrier.go("a")  # it could end now, but makes way
+    carrier.go("b")
+    assert paused.wait(1, 20)
+    assert carrier.started == ["a", "b"]
+    reader.join()
+    carrier.close()
+
+
+def test_nothing_is_read_ahead_while_something_demanded_is_waited_for() -> None:
+    carrier = Stepper()
+    reader = waiting(carrier.want("a", size=LARGE))
+    carrier.until(lambda: carrier.started == ["a"])
+    ahead = carrier.want("b", demanded=False, size=LARGE)
+    assert not ahead.wait(1, 0.2)
+    assert carrier.started == ["a"]
+    carrier.go("a")
+    carrier.until(lambda: carrier.started == ["a", "b"])
+    carrier.go("b")
+    reader.join()
+    carrier.close()
+
+
+def _runs(carrier: Carrier, name: str) -> bool:
+    flight = carrier.dispatcher.flying(name * 32)
+    return flight is not None and flight.started
+
+
 def test_close_ends_all() -> None:
     carrier = Carrier(carriers=1)
     running, queued = carrier.want("a"), carrier.want("b")
