@@ -14,7 +14,7 @@ test:           ## everything, as CI does it
 	@scripts/test
 
 bench: setup    ## measurements; see benchmarks/
-	@.venv/bin/python -m benchmarks.collection
+	@.venv/bin/python -m benchmarks
 
 try:            ## an Arvados on this machine, with files, mounted at ./arvados
 	@scripts/try
