@@ -5,6 +5,7 @@ Every method raises NotFoundError, AccessDenied, RequestRefused, Unreachable or 
 request id.
 """
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,8 @@ PAGE = 1000
 DISCOVERY_PATH = "/discovery/v1/apis/arvados/v1/rest"
 DEFAULT_SIGNATURE_TTL = 14 * 86400
 """Seconds; Arvados's own default, where the discovery document does not say."""
+LATELY = 7200.0
+"""Seconds back that a question for the newest log record reaches."""
 MANIFEST_SILENCE = 120.0
 """Seconds to wait for the first byte where manifests are carried: for 100 MB the server thinks long."""
 
@@ -44,6 +47,7 @@ class ApiClient:
         self._links = service.links()
         self._configs = service.configs()
         self._keep_services = service.keep_services()
+        self._logs = service.logs()
 
     @classmethod
     def connect(cls, settings: ApiSettings, *, retries: int) -> "ApiClient":
@@ -184,6 +188,24 @@ class ApiClient:
                 return groups, list(owners.values())
             last = self._next_key(page, last, "shared projects")
 
+    def logs_after(self, log_id: int, *, filters: Filters = ()) -> list[Record]:
+        """At most a page of the log records with ids above `log_id`, oldest first.
+
+        With `log_id` 0: those of the last hours (a question for all that ever happened would take long).
+        """
+        after = ["id", ">", str(log_id)] if log_id else _lately()
+        return self._log_page([after, *filters], "id asc", PAGE)
+
+    def newest_log(self, *, filters: Filters = ()) -> int:
+        """The id of the newest log record; 0 when there was none in the last hours."""
+        page = self._log_page([_lately(), *filters], "id desc", 1)
+        number = page[0].get("id") if page else 0
+        return number if isinstance(number, int) else 0
+
+    def _log_page(self, filters: Filters, order: str, limit: int) -> list[Record]:
+        request = self._logs.list(filters=filters, order=[order], limit=limit, count="none")
+        return self._items(self._send(request, "logs"), "logs")
+
     # Changing
 
     def create_collection(self, body: Mapping[str, Any], *, ensure_unique_name: bool = False) -> Record:
@@ -258,6 +280,11 @@ def _is_last(answer: Record, page: Sequence[Record]) -> bool:
 
 def _selected(select: Sequence[str] | None) -> Record:
     return {} if select is None else {"select": list(select)}
+
+
+def _lately() -> list[str]:
+    """A filter on `created_at`; clocks may differ by less than these two hours."""
+    return ["created_at", ">=", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - LATELY))]
 
 
 class _NoHttp:

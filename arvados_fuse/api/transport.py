@@ -9,6 +9,7 @@ import http.client
 import json
 import logging
 import random
+import select
 import socket
 import threading
 import time
@@ -106,7 +107,7 @@ class _Connection(httplib2.Http):  # type: ignore[misc]
     ) -> Any:
         """httplib2's method of the same name, with who we are and which request this is."""
         now = time.monotonic()
-        if now - self._used_at > IDLE_LIMIT:
+        if now - self._used_at > IDLE_LIMIT or self._is_stale():
             self.drop_connections()
         self._used_at = now
         sent = {
@@ -115,6 +116,16 @@ class _Connection(httplib2.Http):  # type: ignore[misc]
             "X-Request-Id": self.request_id,
         }
         return super().request(uri, method, body, sent, *args, connection_type=_Wire, **kwargs)
+
+    def _is_stale(self) -> bool:
+        """Whether the server has closed it (an idle connection has nothing to say but that).
+
+        Found out before a request is sent: after, it would look like a request that was taken.
+        """
+        poll = select.poll()
+        for sock in self._sockets():
+            poll.register(sock, select.POLLIN)
+        return bool(poll.poll(0))
 
     def allow_silence(self, seconds: float) -> None:
         """How long the next request may go without a byte."""
@@ -219,9 +230,6 @@ class Transport:
         with self._connection() as connection:
             connection.request_id = request_id
             connection.allow_silence(silence)
-            if not repeatable:
-                # An idle connection may be closed by now, which would look like a request that was taken.
-                connection.drop_connections()
             try:
                 answer = request.execute(http=connection)
             except HttpError as error:

@@ -36,6 +36,7 @@ class Server:
     def __init__(self, directory: Path) -> None:
         self.script: list[tuple[int, bytes] | Callable[[Any], None]] = []
         self.seen: list[tuple[str, dict[str, str]]] = []
+        self.closed = 0
         handler = type("Handler", (_Handler,), {"owner": self})
         self.httpd = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.httpd.daemon_threads = True
@@ -57,6 +58,11 @@ class Server:
 class _Handler(BaseHTTPRequestHandler):
     owner: Server
     protocol_version = "HTTP/1.1"
+
+    def finish(self) -> None:
+        super().finish()
+        self.connection.close()
+        self.owner.closed += 1
 
     def do_GET(self) -> None:
         owner = self.owner
@@ -175,6 +181,24 @@ def test_there_is_an_end_to_trying(server: Server, client: ApiClient) -> None:
     with pytest.raises(Unreachable, match="503: busy for ever"):
         client.get_collection(UUID)
     assert len(server.seen) == 4
+
+
+def answer_and_leave(handler: _Handler) -> None:
+    handler.answer(200, b'{"uuid": "x"}')
+    handler.wfile.flush()
+    handler.close_connection = True
+
+
+def test_a_connection_that_was_closed_meanwhile_is_no_failed_create(
+    server: Server, client: ApiClient
+) -> None:
+    for _ in range(5):
+        server.script = [answer_and_leave]
+        before = server.closed
+        assert client.get_collection(UUID) == {"uuid": "x"}
+        server.script = [(200, b'{"uuid": "new"}')]
+        wait_for(lambda before=before: server.closed > before, "the server has closed it")
+        assert client.create_collection({"name": "x"}) == {"uuid": "new"}
 
 
 def test_a_create_is_sent_once(server: Server, client: ApiClient) -> None:
