@@ -148,6 +148,24 @@ def test_port_taken_is_one_sentence(data_dir: Path) -> None:
     assert "\n" not in str(failed.value)
 
 
+def test_taken_keep_port_is_replaced(fresh_server: LocalServer) -> None:
+    locator = (
+        fresh_server.keep("PUT", f"/{hashlib.md5(b'moved').hexdigest()}", b"moved").body.decode().strip()
+    )
+    fresh_server.stop()
+    before = fresh_server.settings
+    with socket.create_server(("127.0.0.1", int(before.keep_services[0].strip("/").rpartition(":")[2]))):
+        fresh_server.start()
+    after = fresh_server.settings
+    assert after.host == before.host
+    assert after.keep_services[0] != before.keep_services[0]
+    assert after.keep_services[1] == before.keep_services[1]
+    assert fresh_server.keep("GET", f"/{locator}").body == b"moved"
+    listed = fresh_server.call("GET", "keep_services/accessible").body["items"]
+    urls = {f"http://{each['service_host']}:{each['service_port']}/" for each in listed}
+    assert urls == set(after.keep_services)
+
+
 def test_directory_of_something_else(tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("mine")
     with pytest.raises(SetupError, match="not empty and holds no embedded Arvados"):

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import signal
 import socket
 import sqlite3
@@ -36,18 +37,18 @@ from arvados_fuse.local.server.first_start import (
 )
 from arvados_fuse.local.server.keep_http import KeepService, Settings
 from arvados_fuse.local.server.keep_thread import KeepThread
+from arvados_fuse.local.server.listeners import ADDRESS, listen, listen_somewhere
 from arvados_fuse.local.server.server_log import start_logging
 from arvados_fuse.local.server.tokens import TokenCheck
 from arvados_fuse.local.site import SiteConfig
-
-ADDRESS = "127.0.0.1"
-"""The only address that any socket of this server listens on."""
 
 WORKERS = 8
 """Threads for API requests and event reading; SQLite lets one of them write at a time."""
 
 GRACE = 5.0
 """Seconds that requests under way get to finish when the server stops."""
+
+OPEN_FILES = 8192
 
 LONGEST_LINE = 1 << 20
 """Bytes in a request line or header: long filters come in the query."""
@@ -83,6 +84,7 @@ class _Parts(NamedTuple):
 def serve(options: ServeOptions) -> None:
     """Serve until SIGTERM or SIGINT. Raises SetupError with one sentence when it can't start."""
     os.umask(0o077)
+    _allow_open_files()
     data = DataDirectory(options.data_dir)
     data.prepare()
     with data.hold(), contextlib.ExitStack() as stack:
@@ -90,8 +92,8 @@ def serve(options: ServeOptions) -> None:
         stack.callback(logging.shutdown)
         site = load_site(data, options.signature_ttl)
         settings = load_settings(data, site, options.port, options.keep_services)
-        listener = stack.enter_context(_listen(settings.port, "API"))
-        keep_listeners = [stack.enter_context(_listen(each.port, "Keep")) for each in settings.keep]
+        listener = stack.enter_context(listen(settings.port, "API"))
+        keep_listeners = [stack.enter_context(listen_somewhere(each.port)) for each in settings.keep]
         settings = settings.with_ports(_port(listener), [_port(each) for each in keep_listeners])
         data.save_settings(settings)
         records = _open_records(data, site)
@@ -181,22 +183,19 @@ async def _stop_at_end_of_input(stop: asyncio.Event) -> None:
     stop.set()
 
 
+def _allow_open_files() -> None:
+    """Raise the soft limit of open files: every connection is one, and every block under way."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def _open_records(data: DataDirectory, site: SiteConfig) -> Records:
     try:
         return Records.open(data.records, site)
     except (sqlite3.Error, ValueError) as error:
         raise SetupError(f"The records in {data.records} can't be used: {error}") from None
-
-
-def _listen(port: int, what: str) -> socket.socket:
-    """Return a socket that listens on loopback; port 0 lets the system choose. Raises SetupError."""
-    try:
-        return socket.create_server((ADDRESS, port), backlog=512)
-    except OSError as error:
-        raise SetupError(
-            f"The {what} port {port} on {ADDRESS} can't be used ({error.strerror}); stop what uses it or "
-            "choose another port"
-        ) from None
 
 
 def _port(listener: socket.socket) -> int:
