@@ -6,6 +6,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,9 @@ class Server:
 
     def settings(self, deadline: float = 5.0) -> ApiSettings:
         return ApiSettings(self.host, TOKEN, ca_file=str(self.tls.bundle), deadline=deadline)
+
+    def has_closed(self, connections: int) -> bool:
+        return self.closed >= connections
 
     def close(self) -> None:
         self.httpd.shutdown()
@@ -127,9 +131,9 @@ def server(one_server: Server) -> Server:
     return one_server
 
 
-@pytest.fixture
-def client(server: Server) -> Iterator[ApiClient]:
-    made = ApiClient.connect(server.settings(), retries=3)
+@pytest.fixture(scope="module")
+def client(one_server: Server) -> Iterator[ApiClient]:
+    made = ApiClient.connect(one_server.settings(), retries=3)
     yield made
     made.close()
 
@@ -192,12 +196,12 @@ def answer_and_leave(handler: _Handler) -> None:
 def test_a_connection_that_was_closed_meanwhile_is_no_failed_create(
     server: Server, client: ApiClient
 ) -> None:
-    for _ in range(5):
+    seen = server.closed
+    for left in range(1, 6):
         server.script = [answer_and_leave]
-        before = server.closed
         assert client.get_collection(UUID) == {"uuid": "x"}
         server.script = [(200, b'{"uuid": "new"}')]
-        wait_for(lambda before=before: server.closed > before, "the server has closed it")
+        wait_for(partial(server.has_closed, seen + left), "the server has closed it")
         assert client.create_collection({"name": "x"}) == {"uuid": "new"}
 
 
