@@ -49,6 +49,8 @@ class InodeCache:
         size = holder.footprint()
         with self._lock:
             self._total += size - self._sizes.pop(holder, 0)
+            if not size:
+                return
             self._sizes[holder] = size  # at the end: most recently used
             self._latest = holder
             over = self._total > self._cap

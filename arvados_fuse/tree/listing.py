@@ -18,6 +18,8 @@ SINGLES_BEFORE_ALL = 16
 """Names asked for one by one within the refresh time before the whole is listed: it is cheaper then."""
 SINGLES_KEPT = 1000
 """Names remembered one by one."""
+LISTING_SIZE = 2000
+"""Bytes that a listing holds besides its entries, roughly."""
 ENTRY_SIZE = 700
 """Bytes that one entry holds, roughly: its record as a dictionary of short strings, and its name."""
 
@@ -95,7 +97,9 @@ class Listing:
 
     def footprint(self) -> int:
         """See Holder."""
-        return ENTRY_SIZE * (len(self._all.peek() or ()) + len(self._singles))
+        if not self._all.filled and not self._singles:
+            return 0
+        return LISTING_SIZE + ENTRY_SIZE * (len(self._all.peek() or ()) + len(self._singles))
 
     def shrink(self) -> bool:
         """See Holder."""

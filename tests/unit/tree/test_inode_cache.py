@@ -85,3 +85,17 @@ def test_touching_the_latest_again_costs_nothing() -> None:
     cache.touch(thing)
     assert cache.total == 21
     assert len(cache) == 2
+
+
+def test_what_holds_nothing_is_not_kept() -> None:
+    cache = InodeCache(100)
+    for _ in range(10):
+        cache.touch(Thing(0))
+    assert len(cache) == 0
+    thing = Thing(90)
+    cache.touch(thing)
+    cache.touch(Thing(95))
+    assert thing.size == 5
+    cache.touch(Thing(95))
+    assert len(cache) < 3
+    cache.check()
