@@ -64,6 +64,11 @@ class Outcomes:
         kind = self._kind.get(service, "temporary")
         return kind == "temporary" or (kind == "wrong" and self._wrong[service] < WRONG_TRIES)
 
+    @property
+    def refused(self) -> bool:
+        """Whether a service refused the signature or the token: the others would, too."""
+        return "refused" in self._kind.values()
+
     def last(self, service: KeepService) -> str:
         """What it answered last, in words; never holds a token."""
         return self._last.get(service, "")
@@ -79,18 +84,17 @@ class Outcomes:
         if kinds == {"missing"}:
             text = f"Block not found error: {self._stripped} is on none of the Keep services ({self._told()})"
             return BlockNotFound(text, subject=self._stripped, server=server)
+        if "refused" in kinds:
+            text = f"block {self._stripped}: signature or token refused ({self._told()})"
+            return SignatureRefused(text, subject=self._stripped, server=server)
         if "temporary" in kinds:
             text = f"block {self._stripped} could not be had, {self._tries} tries ({self._told()})"
             return Unreachable(text, subject=self._stripped, server=server)
         if "wrong" in kinds:
             text = f"block {self._stripped}: every copy fails its hash check ({self._told()})"
             return BlockCorrupt(text, subject=self._stripped, server=server)
-        if "refused" in kinds:
-            text = f"block {self._stripped}: signature or token refused ({self._told()})"
-            return SignatureRefused(text, subject=self._stripped, server=server)
-        return Unreachable(
-            f"block {self._stripped} not given ({self._told()})", subject=self._stripped, server=server
-        )
+        text = f"block {self._stripped} not given ({self._told()})"
+        return Unreachable(text, subject=self._stripped, server=server)
 
     def failure_to_write(self, wanted: str) -> ArvadosFuseError:
         """The error for who wanted to store the block; `wanted` says what was wanted and what was reached."""

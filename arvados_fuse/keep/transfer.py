@@ -27,8 +27,13 @@ from arvados_fuse.reporting.counters import Counters
 logger = logging.getLogger("arvados.keep")
 
 BACKOFF_FIRST = 0.1
-BACKOFF_MOST = 10.0
-"""Seconds before the second round over the services, doubling up to the most."""
+BACKOFF_MOST = 30.0
+"""Seconds before the second round over the services, doubling up to the most: ten retries outlast 80
+seconds.
+"""
+
+REFUSED_ROUNDS = 2
+"""After so many rounds a refused signature is the answer, whatever ails the other services."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +153,7 @@ class Transfers:
         for round_number in range(self._retries + 1):
             services = reading_order(locator, self._services.services(failed=round_number > 0))
             asking = [service for service in services if outcomes.may_ask(service)]
-            if not asking:
+            if not asking or (outcomes.refused and round_number >= REFUSED_ROUNDS):
                 break
             if round_number:
                 if not flight.demanded and not flight.waiters:

@@ -390,3 +390,14 @@ def test_access_denied_is_what_a_refused_put_says(cache: BlockCache, cluster: Cl
         peer.puts_status = 403
     with pytest.raises(AccessDenied, match="Keep write error"):
         cache.put(b"data")
+
+
+def test_a_refused_signature_is_told_soon_even_if_another_service_is_in_trouble(
+    cache: BlockCache, cluster: Cluster
+) -> None:
+    locator = on_all(cluster, BLOCK)
+    cluster.peers[0].status = 403
+    cluster.peers[1].status = 503
+    with pytest.raises(SignatureRefused):
+        cache.read(locator, 0, 10)
+    assert [peer.count("GET") for peer in cluster] == [1, 2]
