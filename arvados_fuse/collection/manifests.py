@@ -5,6 +5,7 @@ stored.
 """
 
 import hashlib
+import time
 from collections.abc import Sequence
 
 from arvados_fuse.collection.content import Content
@@ -13,6 +14,11 @@ from arvados_fuse.collection.failures import ReadFailed
 from arvados_fuse.collection.moves import Moves, pack
 from arvados_fuse.collection.plan import Plan, make_plan
 from arvados_fuse.collection.segments import BLOCK_SIZE, ZERO_BLOCK
+from arvados_fuse.collection.stores import BlockStore
+from arvados_fuse.collection.tree import Tree
+
+_PADDING_GOOD_FOR = 3600.0
+"""Seconds after which the padding block is stored again; its signature is good for two weeks by default."""
 
 
 class _Hashing:
@@ -44,7 +50,16 @@ def store(plan: Plan, root: Directory) -> tuple[Moves, str]:
     finally:
         for content, _ in plan.contents:
             content.settle(moves)
-    return moves, blocks.put(bytes(BLOCK_SIZE), storage_classes=tree.storage_classes) if zeros else ZERO_BLOCK
+    return moves, _padding(blocks, tree) if zeros else ZERO_BLOCK
+
+
+def _padding(blocks: BlockStore, tree: Tree) -> str:
+    """The locator of the block of zeros, which is stored once in a while."""
+    locator, until = tree.padding
+    if time.monotonic() > until:
+        locator = blocks.put(bytes(BLOCK_SIZE), storage_classes=tree.storage_classes)
+        tree.padding = locator, time.monotonic() + _PADDING_GOOD_FOR
+    return locator
 
 
 def manifest_text(

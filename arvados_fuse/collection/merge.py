@@ -108,11 +108,10 @@ class _Merge:
         self._note(change.path, target)
 
     def make_directory(self, path: str) -> None:
-        """Let there be a directory at a path, or under a conflict name."""
-        target = self._around_files(path)
-        if not isinstance(self.at(target), Directory):
-            self.root.find_or_create(target, COLLECTION)
-            self._note(path, target)
+        """Let there be a directory at a path, unless a file of ours is in the way: nothing is lost then."""
+        if self._around_files(path) == path and self.at(path) is None:
+            self.root.find_or_create(path, COLLECTION)
+            self.changed.append(path)
 
     def _note(self, path: str, target: str) -> None:
         self.changed.append(target)

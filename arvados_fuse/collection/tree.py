@@ -27,6 +27,7 @@ class Tree:
     storage_classes: for new blocks.
     owner: the collection, for programs that ask a directory for it.
     version: counts changes of names and contents.
+    padding: locator of the block of zeros, and until when (monotonic seconds) it is taken to be stored.
     parsed: bytes of memory that listings take.
     """
 
@@ -38,6 +39,7 @@ class Tree:
         "new_spool",
         "number",
         "owner",
+        "padding",
         "parsed",
         "storage_classes",
         "subject",
@@ -68,6 +70,7 @@ class Tree:
         self.version = 0
         self._versions = count(1)
         self.parsed = 0
+        self.padding = ("", 0.0)
 
     def count_change(self) -> None:
         """Something is different from now on. Any thread, with or without the lock: one atomic step each."""

@@ -82,7 +82,7 @@ class DirectoryView(TreeApi):
 
     def get(self, name: str) -> Entry | None:
         """The entry of this name, or None. Raises ManifestError when the directory's lines are not legal."""
-        # Without the lock when nothing was changed here. Changes are looked at before the base: see `_rebase`.
+        # Without the lock when nothing was changed here. The changes are looked at first: see `_rebase`.
         if not self._changes:
             base = self._base
             listing = base.read()
