@@ -8,6 +8,7 @@ block whose file turns out wrong while it is being sent is cut before its last b
 
 import asyncio
 import hashlib
+import io
 import logging
 import os
 import re
@@ -124,21 +125,30 @@ class KeepService:
         opened = await asyncio.to_thread(self._open, md5, size, SMALL)
         if opened.data is not None:
             return web.Response(body=opened.data, content_type="application/octet-stream")
-        with os.fdopen(opened.descriptor, "rb", buffering=0) as file:
+        with io.FileIO(opened.descriptor) as file:
             response = web.StreamResponse(headers={"Content-Length": str(opened.size)})
             response.content_type = "application/octet-stream"
             await response.prepare(request)
-            if not opened.checked:
-                await self._send_checking(request, response, file.fileno(), md5)
-            elif request.transport is not None:
-                await asyncio.get_running_loop().sendfile(request.transport, file)
+            try:
+                whole = await self._send(request, response, file, md5, opened)
+            except ConnectionError:
+                raise
+            except OSError as error:
+                logger.error("Block %s can't be read: %s", md5, error)
+                whole = False
+            if whole:
                 await response.write_eof()
+            elif request.transport is not None:
+                # The head has promised the bytes; only a cut says that they will not come.
+                request.transport.abort()
             return response
 
     def _open(self, md5: str, size: int, read_up_to: int) -> _Opened:
         """Open a block, or raise 404. Blocks of at most `read_up_to` bytes are read and closed."""
         if size == 0 and md5 == hashlib.md5(usedforsecurity=False).hexdigest():
-            return _Opened(os.open(os.devnull, os.O_RDONLY), 0, True, b"" if read_up_to else None)
+            if read_up_to:
+                return _Opened(-1, 0, True, b"")
+            return _Opened(os.open(os.devnull, os.O_RDONLY), 0, True, None)
         descriptor = self._blocks.open(md5)
         if descriptor is None:
             raise web.HTTPNotFound(text=f"{md5}+{size} is not here\n")
@@ -162,17 +172,28 @@ class KeepService:
         os.close(descriptor)
         return _Opened(-1, size, True, data)
 
-    async def _send_checking(
-        self, request: web.Request, response: web.StreamResponse, descriptor: int, md5: str
-    ) -> None:
-        """Send a block while hashing it; its last bytes leave only when the md5 is right, else the stream
-        is cut.
-        """
-        identity = Identity.of(os.fstat(descriptor))
+    async def _send(
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        file: io.FileIO,
+        md5: str,
+        opened: _Opened,
+    ) -> bool:
+        """Send a block's bytes after the head; return whether they were all there, and right."""
+        if not opened.checked:
+            return await self._send_checking(response, file, md5)
+        if request.transport is None:
+            raise ConnectionResetError
+        return await asyncio.get_running_loop().sendfile(request.transport, file) == opened.size
+
+    async def _send_checking(self, response: web.StreamResponse, file: io.FileIO, md5: str) -> bool:
+        """Send a block while hashing it; its last bytes leave only when the md5 is right."""
+        identity = Identity.of(os.fstat(file.fileno()))
         digest = hashlib.md5(usedforsecurity=False)
 
         def next_piece() -> bytes:
-            piece = os.read(descriptor, CHECK_CHUNK)
+            piece = file.read(CHECK_CHUNK)
             digest.update(piece)
             return piece
 
@@ -182,13 +203,11 @@ class KeepService:
                 await response.write(held)
             held = piece
         if digest.hexdigest() != md5:
-            logger.error("Block %s is corrupt on disk; the answer was cut", md5)
-            if request.transport is not None:
-                request.transport.abort()
-            return
+            logger.error("Block %s is corrupt on disk; the answer is cut", md5)
+            return False
         self._blocks.checked.add(md5, identity)
         await response.write(held)
-        await response.write_eof()
+        return True
 
     # Writing
 
