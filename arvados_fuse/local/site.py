@@ -1,8 +1,7 @@
 """The settings of one embedded Arvados: its cluster id, its secrets, its limits.
 
-`SiteConfig` is read by `records/` and by the server; the server's set-up makes one with `SiteConfig.new`,
-and keeps it
-as JSON (0600) in the data directory with `save` and `load`. A frozen value; any thread.
+`SiteConfig` is read by `records/` and by the server; the server's set-up makes one with `SiteConfig.new`, and
+keeps it as JSON (0600) in the data directory with `save` and `load`. A frozen value; any thread.
 """
 
 import json

@@ -1,8 +1,7 @@
-"""The attributes of every kind of record, with their types: one truth for tables, answers, filters and
-discovery.
+"""The attributes of every kind of record: one truth for tables, answers, filters and discovery.
 
-`schema` puts them together with the methods; read there how to use them. Constants, any thread.
-Names and types are those of the Arvados API (discovery document of release 3).
+`schema` puts them together with the methods; read there how to use them. Constants, any thread. Names and
+types are those of the Arvados API (discovery document of release 3).
 """
 
 from dataclasses import dataclass
@@ -17,9 +16,8 @@ class Attribute:
     """One attribute of a kind of record.
 
     setter: who gives it its value: `client` whoever may write the record; `admin` administrators only;
-        `server` what a
-        request says is passed over (clients send whole records back); `fixed` a request that differs is
-        refused.
+        `server` what a request says is passed over (clients send whole records back); `fixed` a request that
+        differs is refused.
     stored: it is a column of the record's table (else it is worked out for the answer).
     default: its value in a new record, as JSON.
     listed: a list shows it without being asked to.

@@ -1,9 +1,8 @@
 """Collections: the `collections` resource.
 
 A save checks the manifest and the signatures of its blocks before the write transaction begins (`prepare`),
-because a
-manifest can be 100 MB and others wait for the right to write. Manifests are stored unsigned, once per
-portable data hash; they are signed for the caller on the way out.
+because a manifest can be 100 MB and others wait for the right to write. Manifests are stored unsigned, once
+per portable data hash; they are signed for the caller on the way out.
 """
 
 import json
@@ -45,8 +44,7 @@ class Prepared:
     """What a save will store, worked out before its transaction.
 
     sent: the manifest that came along. content: the content to be, None when it stays. base: the portable
-        data
-    hash of the content that it was made from, None when it doesn't depend on one.
+        data hash of the content that it was made from, None when it doesn't depend on one.
     """
 
     sent: Manifest | None

@@ -1,11 +1,10 @@
 """The files in a manifest as a tree that can be taken apart and put together again.
 
-`collections` and `replacing` change collections with it. A directory whose line nobody touches stays the
-text that
-it was, so a change of a few files costs no walk over the others. Not for several threads.
-Paths have no slash at their ends, "" is the root. Written manifests are normalized as the Arvados SDKs do it:
-directories before what is in them, names sorted, each block once per stream in the order of its first use,
-tokens that continue each other joined.
+`collections` and `replacing` change collections with it. A directory whose line nobody touches stays the text
+that it was, so a change of a few files costs no walk over the others. Not for several threads. Paths have no
+slash at their ends, "" is the root. Written manifests are normalized as the Arvados SDKs do it: directories
+before what is in them, names sorted, each block once per stream in the order of its first use, tokens that
+continue each other joined.
 """
 
 import re
@@ -30,8 +29,7 @@ _EMPTY_DIRECTORY = f"{EMPTY_BLOCK} 0:0:\\056"
 
 
 class Directory:
-    """One directory: the line that it was loaded from without the stream name, and its files once they are
-    needed.
+    """One directory: its line without the stream name, and its files once they are needed.
 
     original: it is as it was loaded, so its files are in the totals that came with the text.
     """
@@ -101,7 +99,7 @@ class Content:
         """The files in a legal manifest without hints.
 
         totals: number of files and their bytes, given with a text that this class has written. Without them,
-        every line is looked at, and those that are not normalized are taken apart and written anew.
+            every line is looked at, and those that are not normalized are taken apart and written anew.
         """
         content = cls()
         known = totals is not None

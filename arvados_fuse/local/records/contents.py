@@ -112,7 +112,8 @@ def _place(context: Context, parameters: Parameters, binds: Binds) -> tuple[str,
 
 def _shared_sql(context: Context, binds: Binds) -> str:
     """SQL for being at the top of what others share (Arvados, groups.shared): owned by another user, or by
-    something that the caller can't see or that is no project."""
+    something that the caller can't see or that is no project.
+    """
     me = binds.add(context.caller.user_uuid)
     reach = context.access.reach
     readable = f"g.uuid IN {context.access.targets(binds)} AND " if reach is not None else ""

@@ -42,7 +42,8 @@ class Caller:
 @dataclass
 class Context:
     """now: the time of the call, as records hold it. last_log_id: the newest event of this call, 0 for none.
-    prepared: what the handler's `prepare` made of the arguments before the transaction."""
+    prepared: what the handler's `prepare` made of the arguments before the transaction.
+    """
 
     site: SiteConfig
     connection: sqlite3.Connection

@@ -1,8 +1,8 @@
 """The SQLite file under the records: connections, transactions, tables.
 
 `Records` uses it. One writer at a time (a lock of ours before SQLite's own, so that nobody spins), readers
-never wait:
-write-ahead log, every transaction has a connection of its own from a pool. Safe to call from any thread.
+never wait: write-ahead log, every transaction has a connection of its own from a pool. Safe to call from any
+thread.
 """
 
 import sqlite3

@@ -1,8 +1,7 @@
 """Filters of lists (`[[attribute, operator, operand], ...]`) as SQL.
 
 Used by `listing` and `contents`. Values only ever go into the statement as bound parameters, column names
-only after a
-look into the schema. Pure functions over a `Binds`; one `Binds` belongs to one statement.
+only after a look into the schema. Pure functions over a `Binds`; one `Binds` belongs to one statement.
 Operators and their meaning: Arvados API, "available list method filters".
 """
 

@@ -1,8 +1,7 @@
 """Groups: projects, filter groups and roles.
 
 Projects own records and stand in projects or users; filter groups show what their filters find (`contents`
-evaluates
-them); roles are groups of users, owned by the system user and managed by whoever made them.
+evaluates them); roles are groups of users, owned by the system user and managed by whoever made them.
 """
 
 import json
@@ -10,13 +9,13 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from arvados_fuse.local.records import filters, logs, trash
+from arvados_fuse.local.records import filters, links, logs, trash
 from arvados_fuse.local.records.apierror import forbidden, invalid
 from arvados_fuse.local.records.context import Context, Parameters, Record
-from arvados_fuse.local.records.identifiers import LINK, new_uuid, uuid_kind
+from arvados_fuse.local.records.identifiers import uuid_kind
 from arvados_fuse.local.records.naming import check_name, free_name
 from arvados_fuse.local.records.permissions import MANAGE, WRITE
-from arvados_fuse.local.records.schema import GROUPS, LINKS, RESOURCES
+from arvados_fuse.local.records.schema import GROUPS, RESOURCES
 from arvados_fuse.local.records.store import (
     answer,
     attributes_of,
@@ -62,7 +61,7 @@ def create(context: Context, parameters: Parameters) -> Record:
     row["name"] = free_name(context, GROUPS, row["name"], row["owner_uuid"], row["uuid"], ensure=ensure)
     insert(context, GROUPS, row)
     if row["group_class"] == "role":
-        _permit(context, context.caller.user_uuid, row["uuid"])
+        links.grant(context, context.caller.user_uuid, "can_manage", row["uuid"])
     context.permissions_changed()
     logs.record(context, GROUPS, "create", None, row)
     return answer(context, GROUPS, row["uuid"], parameters)
@@ -90,10 +89,7 @@ def put_in_trash(context: Context, parameters: Parameters) -> Record:
     ):
         raise forbidden(f"the role {row['uuid']} has to stay")
     record = answer(context, GROUPS, row["uuid"], parameters)
-    context.connection.execute(
-        "DELETE FROM links WHERE link_class = 'permission' AND (tail_uuid = :u OR head_uuid = :u)",
-        {"u": row["uuid"]},
-    )
+    links.remove_links_of(context, row["uuid"])
     remove(context, GROUPS, row["uuid"])
     context.permissions_changed()
     logs.record(context, GROUPS, "delete", row, None)
@@ -118,7 +114,7 @@ def _change(context: Context, row: Mapping[str, Any], values: Record, parameters
     new = dict(row) | values
     if new["uuid"] != row["uuid"]:
         raise invalid("the uuid of a group can't change")
-    if (new["group_class"] or "project") != row["group_class"]:
+    if new["group_class"] != row["group_class"]:
         raise invalid("the class of a group can't change")
     if row["owner_uuid"] != new["owner_uuid"]:
         if row["group_class"] == "role":
@@ -190,14 +186,3 @@ def _check_move(context: Context, row: Mapping[str, Any], owner_uuid: str) -> No
             return
         above = parent["owner_uuid"]
     raise invalid(f"projects can be nested {_MAX_DEPTH} deep at most")
-
-
-def _permit(context: Context, user_uuid: str, group_uuid: str) -> None:
-    values = {
-        "tail_uuid": user_uuid,
-        "name": "can_manage",
-        "head_uuid": group_uuid,
-        "link_class": "permission",
-    }
-    values |= {"uuid": new_uuid(context.site.cluster_id, LINK), "owner_uuid": context.site.system_user_uuid}
-    insert(context, LINKS, new_row(context, LINKS, values))

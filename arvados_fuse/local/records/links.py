@@ -1,8 +1,7 @@
 """Links: permissions, tags, stars and whatever else ties two things together.
 
 A permission link belongs to the system user; who manages its head makes, changes and removes it. Other links
-belong
-to who made them and need no more than that their head is visible.
+belong to who made them and need no more than that their head is visible.
 """
 
 from collections.abc import Mapping
@@ -55,11 +54,10 @@ def change(context: Context, parameters: Parameters) -> Record:
     row = find_writable(context, LINKS, text(parameters, "uuid"))
     values = writable_values(context, LINKS, attributes_of(LINKS, parameters), row)
     new = dict(row) | values
-    for name in (
-        ("uuid", "link_class")
-        if row["link_class"] != "permission"
-        else ("uuid", "link_class", "head_uuid", "owner_uuid")
-    ):
+    lasting = ["uuid", "link_class"]
+    if row["link_class"] == "permission":
+        lasting += ["head_uuid", "owner_uuid"]
+    for name in lasting:
         if new[name] != row[name]:
             raise invalid(f"the {name} of this link can't change")
     _check(context, new)
@@ -84,6 +82,20 @@ def get_permissions(context: Context, parameters: Parameters) -> Record:
         raise forbidden(f"you may not see who else may use {uuid[:80]!r}")
     filters = [["head_uuid", "=", uuid], ["link_class", "=", "permission"]]
     return list_records(context, LINKS, {"filters": filters, "limit": context.site.max_items_per_page})
+
+
+def grant(context: Context, tail_uuid: str, name: str, head_uuid: str) -> None:
+    """Make a permission link that the site itself wants, whoever calls; it makes no event."""
+    values = {"tail_uuid": tail_uuid, "name": name, "head_uuid": head_uuid, "link_class": "permission"}
+    insert(context, LINKS, new_row(context, LINKS, values | {"owner_uuid": context.site.system_user_uuid}))
+
+
+def remove_links_of(context: Context, uuid: str) -> None:
+    """Remove every link from and to an object that is about to be removed itself."""
+    query = "SELECT * FROM links WHERE head_uuid = :uuid OR tail_uuid = :uuid"
+    for row in context.connection.execute(query, {"uuid": uuid}).fetchall():
+        remove(context, LINKS, row["uuid"])
+        logs.record(context, LINKS, "delete", dict(row), None)
 
 
 def _check(context: Context, row: Mapping[str, Any]) -> None:

@@ -1,8 +1,8 @@
 """The `logs`: one row for each change of a record, and what clients write there themselves.
 
-`record` is called by every module that changes a record; the server's websocket reads with `events_after`.
-In an event's properties stand only the few attributes that events carry (Arvados: is_trashed, name,
-owner_uuid, portable_data_hash, state).
+`record` is called by every module that changes a record; the server's websocket reads with `events_after`. In
+an event's properties stand only the few attributes that events carry (Arvados: is_trashed, name, owner_uuid,
+portable_data_hash, state).
 """
 
 import json

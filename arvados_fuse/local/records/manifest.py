@@ -1,8 +1,7 @@
 """Manifest texts: are they legal, what do they hold, with and without signatures.
 
 Used by `collections` for every save and read. Works on whole lines and whole texts with compiled patterns,
-never
-token by token: a manifest can have a million files. Pure functions, any thread.
+never token by token: a manifest can have a million files. Pure functions, any thread.
 Format: Arvados manifest format, as `docs` of Arvados give it. Stored texts have no hints but the size, so the
 portable data hash of a text is simply its md5 and its length.
 """

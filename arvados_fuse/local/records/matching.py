@@ -1,9 +1,8 @@
 """SQL `like` as Arvados has it, and the file names in manifests, as functions for SQLite.
 
 SQLite's own `LIKE` ignores case and limits the pattern; these don't. `database` registers them on every
-connection.
-A pattern is split at its `%` and the pieces are searched from the left, each once, so that no pattern is
-slow.
+connection. A pattern is split at its `%` and the pieces are searched from the left, each once, so that no
+pattern is slow.
 """
 
 import re
@@ -15,8 +14,7 @@ from arvados_fuse.local.records.manifest import file_names
 
 
 def register(connection: sqlite3.Connection) -> None:
-    """Give `connection` the functions `arv_like(pattern, text)`, `arv_ilike(pattern, text)` and
-    `arv_file_names(manifest)`."""
+    """Give `connection` arv_like(pattern, text), arv_ilike(pattern, text) and arv_file_names(manifest)."""
     connection.create_function("arv_file_names", 1, _file_names, deterministic=True)
     connection.create_function("arv_like", 2, _like, deterministic=True)
     connection.create_function("arv_ilike", 2, _ilike, deterministic=True)

@@ -1,8 +1,7 @@
 """Names of collections and groups: what is allowed, and that each is there once in its owner.
 
 Used by `collections` and `groups`, inside the transaction that writes the name: with one writer at a time,
-looking and
-then writing is safe.
+looking and then writing is safe.
 """
 
 from arvados_fuse.local.records.apierror import invalid
@@ -26,8 +25,7 @@ def check_name(context: Context, resource: Resource, name: str | None) -> None:
 def free_name(
     context: Context, resource: Resource, name: str | None, owner_uuid: str, uuid: str, *, ensure: bool
 ) -> str | None:
-    """`name` when no other untrashed record of `resource` in `owner_uuid` has it; with `ensure`, else one
-    made from it.
+    """`name`, when no other untrashed record in `owner_uuid` has it; else, with `ensure`, one made from it.
 
     uuid: the record that will have the name. Raises ApiError 422 when the name is taken and `ensure` is
         False.

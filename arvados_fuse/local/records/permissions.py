@@ -1,10 +1,9 @@
 """Who may do what: the reach of a user over groups and links, and the SQL that follows from it.
 
 Used by every module that reads or changes records. `Permissions` caches one `Reach` per user; it is safe for
-any thread.
-The rules (Arvados permission model): an owner manages what it owns; a permission link gives its tail the
-named level on its head; levels pass on through groups, narrowed to the least on the path, and through a user
-only where that user is managed. A trashed project hides everything below it.
+any thread. The rules (Arvados permission model): an owner manages what it owns; a permission link gives its
+tail the named level on its head; levels pass on through groups, narrowed to the least on the path, and
+through a user only where that user is managed. A trashed project hides everything below it.
 """
 
 import json
@@ -123,10 +122,9 @@ class Access(NamedTuple):
 class Permissions:
     """A cache of reaches, each good for one generation of the permission records.
 
-    The generation is a row of the database that `changed` sets anew in the same transaction as the change,
-    so every
-    transaction finds the reach that belongs to the state it sees. It is a random number: one that was rolled
-    back never comes again.
+    The generation is a row of the database that `changed` sets anew in the same transaction as the change, so
+    every transaction finds the reach that belongs to the state it sees. It is a random number: one that was
+    rolled back never comes again.
     """
 
     def __init__(self) -> None:

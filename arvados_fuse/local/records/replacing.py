@@ -1,8 +1,7 @@
 """`replace_files` and `replace_segments`: new content for a collection out of pieces of this and other ones.
 
 Used by `collections`, before the write transaction where that is possible. Every rule is checked and every
-source
-fetched before the first change. Rules: Arvados, collections API, "Using replace_files" and "Using
+source fetched before the first change. Rules: Arvados, collections API, "Using replace_files" and "Using
 replace_segments".
 """
 
@@ -25,8 +24,7 @@ Sources = Callable[[str], Content]
 
 
 def check_files(replace_files: Any, *, with_manifest: bool) -> dict[str, str]:
-    """The argument `replace_files`, empty without it. with_manifest: a manifest_text that is not empty came
-    along.
+    """The argument `replace_files`, empty without it. with_manifest: a manifest that is not empty came along.
 
     Raises ApiError 422 for paths that are not canonical, targets inside targets, and a manifest that nothing
     uses.
@@ -72,8 +70,7 @@ def replace_files(content: Content, wanted: Mapping[str, str], sources: Sources)
 
 
 def check_segments(replace_segments: Any, check_locator: Callable[[str], None]) -> dict[Segment, Segment]:
-    """The argument `replace_segments`, empty without it; `check_locator` gets every new locator with its
-    hints.
+    """The argument `replace_segments`, empty without it; `check_locator` gets every new locator with hints.
 
     Raises ApiError 422 for what is no segment or of another length, and what `check_locator` raises.
     """
@@ -97,9 +94,10 @@ def check_segments(replace_segments: Any, check_locator: Callable[[str], None]) 
 
 
 def replace_segments(content: Content, wanted: Mapping[Segment, Segment]) -> None:
-    """Change `content` as `wanted` says; where one old segment is missing, all that go into the same new
-    block are
-    passed over."""
+    """Change `content` as `wanted` says.
+
+    Where one old segment is missing, all that would go into the same new block are passed over.
+    """
     if not wanted:
         return
     there = content.segments({old[0] for old in wanted})

@@ -1,10 +1,9 @@
 """What the API offers: every resource with its attributes and methods, as one declarative table.
 
 `RESOURCES` (name to `Resource`) is the one truth: the tables in SQLite, the checks of arguments, the answers
-and the
-server's discovery document come from it. A discovery document is made of: for each resource its `methods`
-(HTTP verb, path, parameters, whether it takes a body under the resource's `singular`) and its `schema`
-(`attributes`). Constants, any thread.
+and the server's discovery document come from it. A discovery document is made of: for each resource its
+`methods` (HTTP verb, path, parameters, whether it takes a body under the resource's `singular`) and its
+`schema` (`attributes`). Constants, any thread.
 """
 
 from dataclasses import dataclass, field
@@ -48,8 +47,7 @@ class Method:
 
 @dataclass(frozen=True)
 class Resource:
-    """name: as in paths (`keep_services`). schema: name of the record type (`KeepService`). kind: five
-    letters in uuids.
+    """name: as in paths (`keep_services`). schema: the record type (`KeepService`). kind: letters in uuids.
 
     served: records of it can exist here; else it is only there so that clients get an empty list.
     """

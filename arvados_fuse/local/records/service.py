@@ -1,8 +1,8 @@
 """`Records`: everything that the API of the embedded Arvados means, without HTTP.
 
 The server calls `Records.call` for each request, from any number of threads; readers never wait for the
-writer.
-`HANDLERS` says which function answers which method; `schema` says which methods there are and what they take.
+writer. `HANDLERS` says which function answers which method; `schema` says which methods there are and what
+they take.
 """
 
 import logging
@@ -127,8 +127,7 @@ class Records:
 
     @classmethod
     def open(cls, path: Path, config: SiteConfig) -> "Records":
-        """The records in the file `path`, made (0600) with the users and groups of a new site when there is
-        none.
+        """The records in the file `path`; without one, those of a new site (0600).
 
         Raises sqlite3.Error when the file can't be used, ValueError when it belongs to another site or a
         newer version.
@@ -280,9 +279,7 @@ class Records:
                     )
                 return
             root = Caller(self._site.system_user_uuid, True, True, "", "")
-            users.seed(
-                Context(self._site, connection, root, self._permissions, self._signer, identifiers.now())
-            )
+            users.seed(self._context_for(connection, root, identifiers.now()))
 
 
 def _missing(target: Resource) -> Handler:

@@ -24,8 +24,7 @@ _HIDDEN = ("uuid", "owner_uuid", "modified_at")
 
 
 def attributes_of(resource: Resource, parameters: Parameters) -> Record:
-    """The attributes that a create or update sends: under the resource's singular, or bare, as older clients
-    do.
+    """The attributes that a create or update sends: under the resource's singular, or bare.
 
     Raises ApiError 422 for attributes that don't exist and values that no record can hold.
     """
@@ -47,8 +46,7 @@ def attributes_of(resource: Resource, parameters: Parameters) -> Record:
 def writable_values(
     context: Context, resource: Resource, given: Record, current: Mapping[str, Any] | None
 ) -> Record:
-    """Those of `given` that the caller may set, encoded for SQLite; `current` is the row before (None for a
-    new one).
+    """Those of `given` that the caller may set, encoded for SQLite; `current`: the row before, if any.
 
     Raises ApiError 403 for attributes of administrators, 422 for read-only attributes that differ and wrong
     types.
@@ -173,12 +171,12 @@ def object_level(context: Context, uuid: str | None) -> int:
     return 0 if row is None else level_on(context, resource, row)
 
 
-def need_owner(context: Context, owner_uuid: str) -> None:
-    """Check that the caller may put something into `owner_uuid`: a user or a project that is not in the
-    trash.
+def need_owner(context: Context, owner_uuid: str | None) -> None:
+    """Check that the caller may put something into `owner_uuid`, a user or a project outside the trash.
 
     Raises ApiError 422 when it can't own anything or is not visible, 403 when the caller may not write there.
     """
+    owner_uuid = owner_uuid or ""
     kind = uuid_kind(owner_uuid)
     resource = BY_KIND.get(kind)
     row = row_of(context, resource, owner_uuid) if resource is not None and kind in (USER, GROUP) else None

@@ -3,10 +3,10 @@
 `Records.sweep` calls it in one transaction of its own.
 """
 
-from arvados_fuse.local.records import logs
+from arvados_fuse.local.records import links, logs
 from arvados_fuse.local.records.collections import forget_manifest
 from arvados_fuse.local.records.context import Context
-from arvados_fuse.local.records.schema import COLLECTIONS, GROUPS, LINKS, Resource
+from arvados_fuse.local.records.schema import COLLECTIONS, GROUPS, Resource
 from arvados_fuse.local.records.store import remove, row_of
 
 _ENDED_GROUPS = """
@@ -39,12 +39,7 @@ def _end(context: Context, resource: Resource, uuid: str) -> str | None:
     row = row_of(context, resource, uuid)
     if row is None:
         return None
-    links = context.connection.execute(
-        "SELECT * FROM links WHERE head_uuid = :uuid OR tail_uuid = :uuid", {"uuid": uuid}
-    ).fetchall()
-    for link in links:
-        remove(context, LINKS, link["uuid"])
-        logs.record(context, LINKS, "delete", dict(link), None)
+    links.remove_links_of(context, uuid)
     remove(context, resource, uuid)
     if row.get("current_version_uuid", uuid) == uuid:
         logs.record(context, resource, "delete", row, None)

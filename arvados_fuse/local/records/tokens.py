@@ -1,8 +1,7 @@
 """API tokens: who a token stands for, and the `api_client_authorizations` resource.
 
-`service` authenticates every call with `authenticate`. Only a SHA-256 of a token's secret is kept, so a
-token can't be
-read back: it is shown once, when it is made. Forms: `v2/<uuid>/<secret>`, or the bare secret.
+`service` authenticates every call with `authenticate`. Only a SHA-256 of a token's secret is kept, so a token
+can't be read back: it is shown once, when it is made. Forms: `v2/<uuid>/<secret>`, or the bare secret.
 """
 
 import hashlib

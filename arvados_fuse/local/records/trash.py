@@ -17,8 +17,7 @@ def in_trash(context: Context, row: Mapping[str, Any]) -> bool:
 
 
 def settle(context: Context, values: Record) -> None:
-    """Complete a change of `trash_at`: `delete_at` follows after the site's lifetime of trash, or goes with
-    it.
+    """Complete a change of `trash_at`: `delete_at` follows it by the site's lifetime of trash.
 
     A time in the past means now, as in Arvados: nobody can put something into yesterday's trash.
     """

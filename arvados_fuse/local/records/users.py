@@ -1,19 +1,17 @@
 """Users: the `users` resource, and the users and groups that every site has from its first day.
 
 Administrators make users; a user may change its own names and prefs. An active user belongs to the group All
-users
-and is visible to its members, as Arvados does it when a user is set up.
+users and is visible to its members, as Arvados does it when a user is set up.
 """
 
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from arvados_fuse.local.records import logs
+from arvados_fuse.local.records import links, logs
 from arvados_fuse.local.records.apierror import forbidden, invalid
 from arvados_fuse.local.records.context import Context, Parameters, Record
-from arvados_fuse.local.records.identifiers import LINK, new_uuid
-from arvados_fuse.local.records.schema import GROUPS, LINKS, USERS
+from arvados_fuse.local.records.schema import GROUPS, USERS
 from arvados_fuse.local.records.store import (
     answer,
     attributes_of,
@@ -104,10 +102,7 @@ def delete(context: Context, parameters: Parameters) -> Record:
             raise invalid(f"the user {row['uuid']} still owns {table}")
     record = answer(context, USERS, row["uuid"], parameters)
     context.connection.execute("DELETE FROM api_client_authorizations WHERE user_uuid = ?", (row["uuid"],))
-    context.connection.execute(
-        "DELETE FROM links WHERE link_class = 'permission' AND (tail_uuid = :u OR head_uuid = :u)",
-        {"u": row["uuid"]},
-    )
+    links.remove_links_of(context, row["uuid"])
     remove(context, USERS, row["uuid"])
     context.permissions_changed()
     logs.record(context, USERS, "delete", row, None)
@@ -117,8 +112,8 @@ def delete(context: Context, parameters: Parameters) -> Record:
 def join_all_users(context: Context, user_uuid: str) -> None:
     """Put a user into the group All users: it is a member, and the members can see it."""
     group = context.site.all_users_group_uuid
-    _permit(context, user_uuid, "can_write", group)
-    _permit(context, group, "can_read", user_uuid)
+    links.grant(context, user_uuid, "can_write", group)
+    links.grant(context, group, "can_read", user_uuid)
 
 
 def seed(context: Context) -> None:
@@ -138,16 +133,10 @@ def seed(context: Context) -> None:
     ):
         values = {"uuid": uuid, "name": name, "group_class": "role", "owner_uuid": site.system_user_uuid}
         insert(context, GROUPS, new_row(context, GROUPS, values))
-    _permit(context, site.anonymous_user_uuid, "can_read", site.anonymous_group_uuid)
+    links.grant(context, site.anonymous_user_uuid, "can_read", site.anonymous_group_uuid)
     # Whatever is open to people without an account is open to everybody with one.
-    _permit(context, site.all_users_group_uuid, "can_read", site.anonymous_group_uuid)
+    links.grant(context, site.all_users_group_uuid, "can_read", site.anonymous_group_uuid)
     context.permissions_changed()
-
-
-def _permit(context: Context, tail_uuid: str, name: str, head_uuid: str) -> None:
-    values = {"tail_uuid": tail_uuid, "name": name, "head_uuid": head_uuid, "link_class": "permission"}
-    values |= {"uuid": new_uuid(context.site.cluster_id, LINK), "owner_uuid": context.site.system_user_uuid}
-    insert(context, LINKS, new_row(context, LINKS, values))
 
 
 def _check(context: Context, values: Mapping[str, Any], uuid: str) -> None:

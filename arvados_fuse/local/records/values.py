@@ -1,7 +1,7 @@
 """Checks of what clients send, and the way of each attribute's value into SQLite and back.
 
-Used by every module that reads parameters or rows. Pure functions, any thread.
-Everything wrong ends as ApiError 422 that names the argument and says what was expected.
+Used by every module that reads parameters or rows. Pure functions, any thread. Everything wrong ends as
+ApiError 422 that names the argument and says what was expected.
 """
 
 import json

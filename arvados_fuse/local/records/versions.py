@@ -1,8 +1,7 @@
-"""Past versions of collections: when a change keeps the state before it, and how past versions follow the
-present one.
+"""Past versions of collections: when a change keeps one, and how they follow the present one.
 
-Used by `collections`. A past version is a record with its own uuid; its `current_version_uuid` is the
-present one's.
+Used by `collections`. A past version is a record with its own uuid; its `current_version_uuid` is the present
+one's.
 Rules: Arvados, "using collection versioning".
 """
 
