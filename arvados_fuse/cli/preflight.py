@@ -5,13 +5,13 @@ directory.
 """
 
 import dataclasses
-import errno
 import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from arvados_fuse.errors import SetupError
+from arvados_fuse.fuse.unmount import mounts_at
 from arvados_fuse.options import MountOptions
 
 FUSE_DEVICE = Path("/dev/fuse")
@@ -33,7 +33,15 @@ def check(options: MountOptions) -> MountOptions:
 
 
 def check_mount_point(path: Path) -> None:
-    """An empty directory that the user may enter and that no dead mount covers."""
+    """An empty directory that the user may enter and that carries no FUSE mount.
+
+    The mount table is asked first: looking into a mount that is stuck would hang.
+    """
+    if mounts_at(path):
+        raise SetupError(
+            f"{path} has a FUSE mount on it already, alive or dead; "
+            f"unmount it with: arv-mount --unmount {path} (or mount with --replace)"
+        )
     try:
         with os.scandir(path) as entries:
             empty = next(iter(entries), None) is None
@@ -44,17 +52,7 @@ def check_mount_point(path: Path) -> None:
     except PermissionError:
         raise SetupError(f"{path} may not be entered by you; give an empty directory of your own") from None
     except OSError as error:
-        if error.errno in (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO):
-            raise SetupError(
-                f"{path} still carries a mount that no longer answers; "
-                f"clear it with: arv-mount --unmount {path} (or mount with --replace)"
-            ) from None
         raise SetupError(f"{path} can't be used as a mount point: {error.strerror}") from None
-    if os.path.ismount(path):
-        raise SetupError(
-            f"{path} has something mounted on it already; unmount it with: arv-mount --unmount {path} "
-            "(or mount with --replace)"
-        )
     if not os.access(path, os.W_OK, effective_ids=True):  # fusermount insists on it
         raise SetupError(f"{path} may not be written by you; give an empty directory of your own")
     if not empty:

@@ -38,12 +38,6 @@ def test_mount_points_that_are_none(tmp_path: Path) -> None:
     assert "not empty" in complaint(preflight.check_mount_point, full)
 
 
-def test_what_is_mounted_already_is_named_with_the_way_out() -> None:
-    sentence = complaint(preflight.check_mount_point, Path("/proc"))
-    assert "arv-mount --unmount /proc" in sentence
-    assert "--replace" in sentence
-
-
 @contextlib.contextmanager
 def not_root() -> Iterator[None]:
     """Root may do everything, so here it is somebody else."""
