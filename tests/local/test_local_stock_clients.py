@@ -3,6 +3,7 @@
 import filecmp
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -151,6 +152,13 @@ print('seen')
     assert python(stock, {**environment, "ARVADOS_DISABLE_WEBSOCKETS": "1"}, program) == ["seen"]
 
 
+def unmount(point: Path) -> None:
+    for command in (["fusermount", "-u", "-z"], ["fusermount3", "-u", "-z"], ["umount", "-l"]):
+        if shutil.which(command[0]):
+            subprocess.run([*command, str(point)], check=False, capture_output=True)
+            return
+
+
 @pytest.fixture
 def mounted(stock: StockClients, environment: Mapping[str, str], tmp_path: Path) -> Iterator[Path]:
     """The server's home and ids, mounted read-write by stock arv-mount."""
@@ -167,7 +175,7 @@ def mounted(stock: StockClients, environment: Mapping[str, str], tmp_path: Path)
         assert process.poll() is None, (tmp_path / "mount.log").read_text()
         yield point
     finally:
-        subprocess.run(["fusermount", "-u", "-z", str(point)], check=False, capture_output=True)
+        unmount(point)
         try:
             process.wait(20)
         except subprocess.TimeoutExpired:
