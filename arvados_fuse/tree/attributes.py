@@ -45,6 +45,17 @@ class Attributes(NamedTuple):
         return stat.S_ISDIR(self.mode)
 
 
+class Invalidation(NamedTuple):
+    """What the kernel should ask for again: the name `name` in the directory `inode`.
+
+    Without a name: attributes and pages of `inode` itself, with `attributes_only` not the pages.
+    """
+
+    inode: int
+    name: bytes = b""
+    attributes_only: bool = False
+
+
 class Statistics(NamedTuple):
     """`statfs`, in bytes and numbers of files."""
 

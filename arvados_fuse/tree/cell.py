@@ -25,11 +25,24 @@ PAUSE_AFTER_FAILURE = 2.0
 
 
 class Policy:
-    """How long a value is fresh, in seconds; shared by many cells and changed when events start or stop to
-    flow."""
+    """How long values are fresh; shared by many cells and changed when events begin or cease to arrive.
 
-    def __init__(self, max_age: float) -> None:
+    max_age: seconds. valid_from: what was learned before (time.monotonic()) may be wrong. brief: the seconds
+    for which the kernel may remember what it is not told about when it changes.
+    """
+
+    def __init__(self, max_age: float, brief: float = float("inf")) -> None:
         self.max_age = max_age
+        self.brief = brief
+        self.valid_from = float("-inf")
+
+    def expire_all(self, before: float) -> None:
+        """What was learned before this moment (time.monotonic()) may be wrong."""
+        self.valid_from = max(self.valid_from, before)
+
+    def until(self, learned_at: float) -> float:
+        """When (time.monotonic()) what was learned at `learned_at` has to be asked for again."""
+        return learned_at + self.max_age if learned_at > self.valid_from else float("-inf")
 
 
 ALWAYS = Policy(FOREVER)
@@ -72,7 +85,7 @@ class Cell(Generic[T]):
         """
         now = time.monotonic()
         value, filled = self._value, self._filled
-        if filled and now < self._loaded_at + self._policy.max_age:
+        if filled and now < self._policy.until(self._loaded_at):
             return value  # type: ignore[return-value]
         if filled and now < self._quiet_until:
             return value  # type: ignore[return-value]
@@ -106,7 +119,7 @@ class Cell(Generic[T]):
         return self._filled
 
     def is_fresh(self) -> bool:
-        return self._filled and time.monotonic() < self._loaded_at + self._policy.max_age
+        return self._filled and time.monotonic() < self._policy.until(self._loaded_at)
 
     def put(self, value: T) -> None:
         """A value that came another way, of unknown age: used while nothing better can be had."""
@@ -133,7 +146,7 @@ class Cell(Generic[T]):
     def look(self, deadline: float) -> tuple[T, float]:
         """`get` and `remaining` in one, for what is asked very often."""
         if self._filled:
-            left = self._loaded_at + self._policy.max_age - time.monotonic()
+            left = self._policy.until(self._loaded_at) - time.monotonic()
             if left > 0:
                 return self._value, left  # type: ignore[return-value]
         return self.get(deadline), self.remaining()
@@ -142,7 +155,7 @@ class Cell(Generic[T]):
         """Seconds for which the kernel may rely on the value without asking."""
         if not self._filled:
             return 0.0
-        return max(0.0, self._loaded_at + self._policy.max_age - time.monotonic())
+        return max(0.0, self._policy.until(self._loaded_at) - time.monotonic())
 
     def _run(self, attempt: Attempt[T]) -> None:
         begun = time.monotonic()

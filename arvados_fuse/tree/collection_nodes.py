@@ -67,6 +67,8 @@ class CollectionFile(FileNode):
 
     __slots__ = ("_file", "_version")
 
+    lasting = True
+
     def __init__(self, context: Context, file: File, version: Version) -> None:
         super().__init__(context)
         self._file = file
@@ -156,7 +158,11 @@ class CollectionDirectory(DirectoryNode):
 class CollectionRoot(CollectionDirectory):
     """The top directory of a collection, wherever in the tree it is shown."""
 
-    __slots__ = ()
+    __slots__ = ("shows",)
+
+    def __init__(self, context: Context, state: CollectionState) -> None:
+        super().__init__(context, state)
+        self.shows = state.key
 
     def attributes(self, timeout: float | None = None) -> Attributes:
         return super().attributes(timeout)._replace(size=self.state.size)

@@ -138,7 +138,7 @@ class CollectionState:
         """Seconds for which the kernel may rely on names and attributes."""
         if self._cell.filled:
             return self._cell.remaining()
-        return max(0.0, self._noted_at + self.context.policy.max_age - time.monotonic())
+        return max(0.0, self.context.policy.until(self._noted_at) - time.monotonic())
 
     def note(self, record: Record, at: float) -> None:
         """A listing told these fields `at` (time.monotonic()): perhaps that the content is another now."""
@@ -156,6 +156,12 @@ class CollectionState:
         """Something happened to it: ask when it is next looked at."""
         if not self.forever:
             self._cell.expire()
+            self._noted_at = float("-inf")
+
+    def shows(self, portable_data_hash: str | None) -> bool:
+        """Whether this is the content loaded last, if that is still in memory."""
+        version = self._cell.peek()
+        return version is not None and version.pdh == portable_data_hash
 
     def record_text(self) -> bytes:
         """The API's record as it is now, as `.arvados#collection` shows it: JSON, indent 4, sorted keys,

@@ -7,10 +7,11 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from arvados_fuse.api import ApiClient
+from arvados_fuse.api import ApiClient, Change
 from arvados_fuse.collection.stores import BlockStore
+from arvados_fuse.tree.attributes import FOREVER
 from arvados_fuse.tree.cell import Policy
 from arvados_fuse.tree.filters import ListFilters
 from arvados_fuse.tree.inode_cache import InodeCache
@@ -21,8 +22,17 @@ if TYPE_CHECKING:
     from arvados_fuse.tree.collection_state import CollectionState
     from arvados_fuse.tree.listing import Listing
 
+ENDLESS = FOREVER / 2
+"""Seconds: what may be remembered longer than this can't change at all."""
 DEADLINE_MARGIN = 5.0
 """Seconds more than the API client's own deadline, so that its error, which says more, comes first."""
+
+
+class Watcher(Protocol):
+    """Something that may be changed by more than the objects it is known by."""
+
+    def changed(self, change: Change) -> None:
+        """Something happened somewhere; never waits."""
 
 
 class Context:
@@ -59,6 +69,7 @@ class Context:
         self._lock = threading.Lock()
         self._collections: weakref.WeakValueDictionary[str, CollectionState] = weakref.WeakValueDictionary()
         self._listings: weakref.WeakValueDictionary[str, Listing] = weakref.WeakValueDictionary()
+        self._watchers: weakref.WeakSet[Watcher] = weakref.WeakSet()
 
     def collection(self, key: str, make: "Callable[[], CollectionState]") -> "CollectionState":
         """The one state of the collection `key` (uuid or portable data hash); `make` constructs it when
@@ -79,7 +90,28 @@ class Context:
             listing = self._listings.get(key)
             if listing is None:
                 listing = self._listings[key] = make()
+                if listing.changes_with:
+                    self._watchers.add(listing)
             return listing
+
+    def watch(self, watcher: Watcher) -> None:
+        """Tell `watcher`, as long as it lives, of every change."""
+        with self._lock:
+            self._watchers.add(watcher)
+
+    def watchers(self) -> list[Watcher]:
+        """Who is to be told of every change."""
+        with self._lock:
+            return list(self._watchers)
+
+    def brief(self, timeout: float) -> float:
+        """Seconds for which the kernel may remember what it is not told about when it changes, which would be
+        good for `timeout` seconds."""
+        return self.policy.brief if self.policy.brief < timeout < ENDLESS else timeout
+
+    def known_listing(self, key: str) -> "Listing | None":
+        """The listing known as `key` if there is one."""
+        return self._listings.get(key)
 
     def close(self) -> None:
         """Let the threads end."""

@@ -71,8 +71,14 @@ class FileSystem:
             text = self.context.names.decode(name)
         except IllegalName:
             raise Missing(repr(name)) from None
-        content, timeout = directory.find(text)
-        return self.inodes.adopt(directory, text, content).attributes(timeout)
+        context = self.context
+        try:
+            content, timeout = directory.find(text)
+        except Missing as missing:
+            missing.timeout = context.brief(missing.timeout)
+            raise
+        node = self.inodes.adopt(directory, text, content)
+        return node.attributes(timeout if node.lasting else context.brief(timeout))
 
     def forget(self, counts: Iterable[tuple[int, int]]) -> None:
         """The kernel dropped references: pairs of inode number and how many."""
@@ -80,7 +86,11 @@ class FileSystem:
 
     def getattr(self, ino: int) -> Attributes:
         """Attributes of an inode that the kernel knows."""
-        return self.inodes.get(ino).attributes()
+        node = self.inodes.get(ino)
+        attributes = node.attributes()
+        if node.lasting:
+            return attributes
+        return attributes._replace(timeout=self.context.brief(attributes.timeout))
 
     def access(self, ino: int, mode: int) -> bool:
         """Whether `mode` (os.R_OK, ...) is allowed; nobody may write."""

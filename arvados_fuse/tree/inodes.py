@@ -11,7 +11,7 @@ reason.
 
 import hashlib
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from arvados_fuse.errors import ArvadosFuseError, NotADirectory
@@ -46,6 +46,8 @@ class Inodes:
         root.ino = ROOT
         root.lookups = 1
         self._nodes: dict[int, Node] = {ROOT: root}
+        self._showing: dict[str, set[Node]] = {}
+        self._note_shown(root)
 
     def __len__(self) -> int:
         return len(self._nodes)
@@ -83,6 +85,7 @@ class Inodes:
             node.ino = self._free_number(parent.ino, name)
             node.lookups = 1
             self._nodes[node.ino] = node
+            self._note_shown(node)
             parent.children[name] = node
             return node
 
@@ -111,9 +114,37 @@ class Inodes:
         node = parent.children.get(name)
         return node.ino if node is not None else preferred_number(parent.ino, name)
 
+    def shown(self) -> list[str]:
+        """The keys of all collections of which a top directory is in the table."""
+        with self._lock:
+            return list(self._showing)
+
+    def lasting_names(self, key: str) -> Iterator[tuple[int, str]]:
+        """Number of the directory, and name, of everything in the collection `key` that the kernel may
+        remember for long.
+
+        The lock is held for one directory at a time: what is adopted meanwhile may be left out.
+        """
+        with self._lock:
+            waiting: list[Node] = list(self._showing.get(key, ()))
+        while waiting:
+            directory = waiting.pop()
+            if not isinstance(directory, DirectoryNode):
+                continue
+            with self._lock:
+                children = list(directory.children.items())
+            for name, node in children:
+                if node.lasting:
+                    yield directory.ino, name
+                elif isinstance(node, DirectoryNode):
+                    waiting.append(node)
+
     def check(self) -> None:
         """Raise AssertionError when an invariant of the table does not hold."""
         with self._lock:
+            showing = {node for nodes in self._showing.values() for node in nodes}
+            assert showing == {node for node in self._nodes.values() if node.shows}, "books of collections"
+            assert all(self._showing.values()), "a collection without a directory is kept"
             for number, node in self._nodes.items():
                 where = f"inode {number} ({node.name!r})"
                 assert node.ino == number, f"{where} says it is {node.ino}"
@@ -130,6 +161,10 @@ class Inodes:
                     assert self._nodes.get(node.parent.ino) is node.parent, (
                         f"{where}: parent not in the table"
                     )
+
+    def _note_shown(self, node: Node) -> None:
+        if node.shows:
+            self._showing.setdefault(node.shows, set()).add(node)
 
     def _free_number(self, parent: int, name: str) -> int:
         number = preferred_number(parent, name)
@@ -151,6 +186,10 @@ class Inodes:
             if isinstance(current, DirectoryNode) and current.children:
                 return
             self._nodes.pop(current.ino, None)
+            if current.shows and (nodes := self._showing.get(current.shows)):
+                nodes.discard(current)
+                if not nodes:
+                    del self._showing[current.shows]
             parent, current.parent = current.parent, None
             if parent is not None:
                 del parent.children[current.name]

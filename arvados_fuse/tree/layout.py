@@ -117,4 +117,5 @@ def _project(context: Context, target: str) -> DirectoryNode:
     else:
         raise SetupError(f"{target!r} is not a project's uuid.")
     ref = project_ref(context, target, record)
-    return ListedDirectory(context, ref.key, Listing(context, ref.make_source()), ref.mtime_ns)
+    listing = context.listing(ref.key, lambda: Listing(context, ref.make_source()))
+    return ListedDirectory(context, ref.key, listing, ref.mtime_ns)

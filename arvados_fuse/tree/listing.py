@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from arvados_fuse.api import Change
 from arvados_fuse.tree.attributes import FOREVER, Missing
 from arvados_fuse.tree.cell import Cell
 from arvados_fuse.tree.context import Context
@@ -44,6 +45,10 @@ class Source(Protocol):
     @property
     def hidden(self) -> frozenset[str]:
         """Names that `find` knows and `all` leaves out."""
+
+    @property
+    def changes_with(self) -> frozenset[str]:
+        """Kinds (`arvados#link`, ...) of which any event may change what is here, whoever owns the object."""
 
     def all(self) -> Mapping[str, Any]:
         """Every entry by its name."""
@@ -89,6 +94,16 @@ class Listing:
         entries = self._all.get(self._context.deadline)
         self._context.cache.resize(self)
         return entries
+
+    @property
+    def changes_with(self) -> frozenset[str]:
+        """See Source."""
+        return self._source.changes_with
+
+    def changed(self, change: Change) -> None:
+        """Something happened somewhere."""
+        if change.kind in self._source.changes_with:
+            self.expire()
 
     def expire(self) -> None:
         """Something in it may have changed."""

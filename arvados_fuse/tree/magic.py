@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from arvados_fuse.api import Change
 from arvados_fuse.errors import NotFoundError
 from arvados_fuse.tree.attributes import DIRECTORY_MODE, FOREVER, Attributes, Missing
 from arvados_fuse.tree.cell import Cell
@@ -40,6 +41,8 @@ class MagicSource:
         self._found: dict[str, Entry] = {}
         self._misses: dict[str, float] = {}
         self._groups: dict[str, Cell[Record]] = {}
+        self._changed_at = float("-inf")
+        context.watch(self)
 
     def find(self, name: str) -> Found:
         """Raises Missing, and what the API answers."""
@@ -47,18 +50,31 @@ class MagicSource:
         is_group = not self._hashes_only and GROUP_UUID.fullmatch(name)
         if not is_collection and not is_group:
             raise Missing(name, timeout=FOREVER)
-        until = self._misses.get(name, 0.0) - time.monotonic()
+        asked = time.monotonic()
+        until = self._context.policy.until(self._misses.get(name, float("-inf"))) - asked
         if until > 0:
             raise Missing(name, timeout=until)
         try:
             found = self._collection(name) if is_collection else self._group(name)
         except NotFoundError:
-            self._forget(name)
+            self._forget(name, asked)
             raise Missing(name, timeout=self._context.policy.max_age) from None
         entry, timeout = found
         if timeout:
             self._remember(name, entry)
         return found
+
+    def changed(self, change: Change) -> None:
+        """See Watcher: what was not found may be there now, what was found may be gone or different."""
+        with self._lock:
+            self._changed_at = time.monotonic()
+            self._misses.pop(change.uuid, None)
+            self._misses.pop(change.new_portable_data_hash or "", None)
+            if change.is_gone:
+                self._found.pop(change.uuid, None)
+            group = self._groups.get(change.uuid)
+        if group is not None:
+            group.expire()
 
     def entries(self) -> dict[str, Entry]:
         """What was found so far."""
@@ -96,12 +112,13 @@ class MagicSource:
                 del self._found[next(iter(self._found))]
             self._found[name] = entry
 
-    def _forget(self, name: str) -> None:
+    def _forget(self, name: str, asked: float) -> None:
         with self._lock:
             self._found.pop(name, None)
             if len(self._misses) >= KEPT:
                 self._misses.clear()
-            self._misses[name] = time.monotonic() + self._context.policy.max_age
+            if asked > self._changed_at:  # else it may have come to be between the answer and now
+                self._misses[name] = asked
 
 
 class MagicRef:

@@ -32,6 +32,11 @@ class Node:
 
     __slots__ = ("__weakref__", "context", "ino", "lookups", "name", "opens", "parent")
 
+    lasting = False
+    """Whether the kernel is told when the name stands for something else, and may remember it for long."""
+    shows = ""
+    """At the top of a collection: its key (uuid or portable data hash)."""
+
     def __init__(self, context: "Context") -> None:
         self.context = context
         self.ino = 0

@@ -22,6 +22,8 @@ GROUP_CLASSES = ["project", "filter"]
 COLLECTION_FIELDS = ["uuid", "name", "modified_at", "portable_data_hash", "file_size_total"]
 GROUP_FIELDS = ["uuid", "name", "modified_at", "group_class"]
 """What listings ask for: what is shown, and no manifest."""
+NOTHING: frozenset[str] = frozenset()
+EVERYTHING = frozenset({"arvados#collection", "arvados#group", "arvados#link", "arvados#user"})
 BOTH_FIELDS = list(dict.fromkeys([*COLLECTION_FIELDS, *GROUP_FIELDS]))
 
 
@@ -36,10 +38,19 @@ def entry_for(context: Context, record: Record, at: float) -> CollectionRef | Li
     return project_ref(context, uuid, record)
 
 
+def project_key(uuid: str) -> str:
+    """Under which `Context` keeps the listing of what `uuid` owns."""
+    return f"project {uuid}"
+
+
 def project_ref(context: Context, uuid: str, record: Record) -> ListingRef:
     """The entry for what `uuid` (user, project, filter group) owns."""
+    # A filter group lists what satisfies its filters, anywhere; other groups only what they own.
+    changes_with = EVERYTHING if record.get("group_class") == "filter" else NOTHING
     return ListingRef(
-        f"project {uuid}", lambda: ProjectSource(context, uuid), nanoseconds(record.get("modified_at"))
+        project_key(uuid),
+        lambda: ProjectSource(context, uuid, changes_with),
+        nanoseconds(record.get("modified_at")),
     )
 
 
@@ -48,9 +59,10 @@ class ProjectSource:
 
     hidden = frozenset({RECORD_NAME})
 
-    def __init__(self, context: Context, uuid: str) -> None:
+    def __init__(self, context: Context, uuid: str, changes_with: frozenset[str]) -> None:
         self._context = context
         self._uuid = uuid
+        self.changes_with = changes_with
 
     @property
     def subject(self) -> str:
@@ -120,6 +132,7 @@ class SharedSource:
     """The projects that others share with us, by owner. See `listing.Source`."""
 
     hidden: frozenset[str] = frozenset()
+    changes_with = frozenset({"arvados#group", "arvados#link", "arvados#user"})
     subject = "shared projects"
 
     def __init__(self, context: Context) -> None:

@@ -21,6 +21,7 @@ class TagsSource:
     """All tag names. See `listing.Source`."""
 
     hidden: frozenset[str] = frozenset()
+    changes_with = frozenset({"arvados#link"})
     subject = "tags"
 
     def __init__(self, context: Context) -> None:
@@ -59,6 +60,7 @@ class TagSource:
     """The collections and projects that have one tag, by uuid. See `listing.Source`."""
 
     hidden: frozenset[str] = frozenset()
+    changes_with = frozenset({"arvados#collection", "arvados#group", "arvados#link"})
 
     def __init__(self, context: Context, tag: str) -> None:
         self._context = context
