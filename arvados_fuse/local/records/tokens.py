@@ -11,7 +11,7 @@ import re
 import secrets
 import sqlite3
 
-from arvados_fuse.local.records.apierror import ApiError, not_found
+from arvados_fuse.local.records.apierror import ApiError, invalid, not_found
 from arvados_fuse.local.records.context import Caller, Context, Parameters, Record
 from arvados_fuse.local.records.identifiers import TOKEN, new_uuid
 from arvados_fuse.local.records.schema import TOKENS
@@ -86,6 +86,8 @@ def create(context: Context, parameters: Parameters) -> Record:
     user_uuid = given.get("user_uuid") or values.get("owner_uuid") or context.caller.user_uuid
     if user_uuid != context.caller.user_uuid:
         context.need_admin()
+        if not isinstance(user_uuid, str):
+            raise invalid("user_uuid must be a string")
         if context.connection.execute("SELECT 1 FROM users WHERE uuid = ?", (user_uuid,)).fetchone() is None:
             raise not_found(f"no user {str(user_uuid)[:80]!r} is there")
     token, row = make(context, user_uuid, values.get("expires_at"), values.get("scopes", '["all"]'))

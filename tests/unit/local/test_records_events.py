@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from records_world import Person, World
 
-from arvados_fuse.local.records import database
+from arvados_fuse.local.records import ApiError, database
 from arvados_fuse.local.records.logs import LogRow
 
 
@@ -183,14 +183,37 @@ def test_readers_do_not_wait_for_a_writer(world: World, ann: Person) -> None:
     assert ann.names("collections") == ["after"]
 
 
+def test_a_full_disk_is_told_and_harms_nothing(world: World, ann: Person) -> None:
+    made = ann.collection("before", {"foo": b"foo"})
+    base = database.Database(world.path)
+    base.open()
+    with base.writing() as connection:
+        pages = connection.execute("PRAGMA page_count").fetchone()[0]
+        connection.execute(f"PRAGMA max_page_count = {pages + 2}")
+
+    def fill() -> None:
+        with base.writing() as connection:
+            connection.execute("UPDATE collections SET name = 'lost'")
+            connection.execute("INSERT INTO manifests VALUES ('x', 0, ?)", ("x" * 1_000_000,))
+
+    with pytest.raises(ApiError, match="full") as caught:
+        fill()
+    assert caught.value.status == 503
+    with base.writing() as connection:
+        connection.execute("UPDATE collections SET name = 'after'")
+    base.close()
+    assert ann.call("collections", "get", uuid=made["uuid"])["name"] == "after"
+    assert world.records.check() == []
+
+
 def test_a_reading_call_has_a_deadline(world: World, ann: Person, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(20):
         ann.collection(f"c{number}")
-    monkeypatch.setattr(database, "READ_SECONDS", 0.2)
-    contains = ["storage_classes_desired", "contains", ["default"] * 50]
-    begin = time.monotonic()
+    monkeypatch.setattr(database, "READ_SECONDS", 0.1)
+    contains = ["storage_classes_desired", "contains", ["default"] * 1000]
+    begin = time.process_time()
     assert "too long" in ann.refused(422, "collections", "list", filters=[contains] * 200)
-    assert time.monotonic() - begin < 20
+    assert time.process_time() - begin < 20
     assert len(ann.names("collections")) == 20
 
 

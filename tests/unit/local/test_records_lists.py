@@ -146,7 +146,7 @@ WRONG_FILTERS: list[Any] = [
     ["properties.color", "like", 7],
     ["properties.color", "in", "x"],
     ["properties.color", "contains", [1]],
-    ["storage_classes_desired", "contains", ["x"] * 51],
+    ["storage_classes_desired", "contains", ["x"] * 10_001],
     ["storage_classes_desired", "contains", [{}]],
     ["any", "near", "x"],
     ["any", "like", 7],
@@ -183,7 +183,7 @@ def test_filters_must_be_an_array(ann: Person, wrong: Any) -> None:
 
 
 def test_many_filters_are_no_burden(ann: Person) -> None:
-    contains = ["storage_classes_desired", "contains", ["default"] * 50]
+    contains = ["storage_classes_desired", "contains", ["default"] * 1000]
     assert found(ann, *[contains] * 100, *[["any", "like", "%pp%"]] * 100) == {"apple"}
 
 

@@ -137,6 +137,8 @@ def test_nobody_sees_or_ends_anothers_token(world: World, ann: Person) -> None:
         "api_client_authorizations", "create", api_client_authorization={"owner_uuid": ann.uuid}
     )
     assert Person(world.records, made["api_token"], "").call("users", "current")["uuid"] == ann.uuid
+    mistake = {"user_uuid": ["x"]}
+    world.root.refused(422, "api_client_authorizations", "create", api_client_authorization=mistake)
     system = world.root.call("api_client_authorizations", "create_system_auth")
     assert Person(world.records, system["api_token"], "").call("users", "current")["is_admin"]
 
