@@ -50,7 +50,7 @@ class ReadOnlySuite:
         assert text.endswith("\n")
 
     def test_home_lists_projects_and_collections(self, at: At) -> None:
-        expected = ["blocks", "filtered", "odd names", "plain", "project"]
+        expected = ["blocks", "filtered", "loops", "odd names", "plain", "project"]
         assert sorted(at("all").names("home")) == expected
         assert sorted(at("home").names("")) == expected
 
@@ -73,6 +73,13 @@ class ReadOnlySuite:
         root = at("home")
         assert sorted(root.names("filtered")) == ["inner", "sub"]
         assert read(root, "filtered/inner/in.txt") == b"in\n"
+
+    def test_filter_group_that_contains_itself(self, at: At) -> None:
+        root = at("home")
+        assert root.names("loops") == ["loop"]
+        assert root.names("loops/loop") == ["loop"]
+        assert root.names("loops/loop/loop") == []
+        assert not exists(root, "loops/loop/loop/loop")
 
     def test_shared_shows_others_projects_by_owner(self, at: At, world: World) -> None:
         root = at("all")

@@ -126,6 +126,19 @@ def make_world(server: LocalServer) -> World:
             ]
         },
     )["uuid"]
+    ids["loops"] = mine.project("loops")
+    mine.make(
+        "groups",
+        name="loop",
+        group_class="filter",
+        owner_uuid=ids["loops"],
+        properties={
+            "filters": [
+                ["groups.owner_uuid", "=", ids["loops"]],
+                ["collections.owner_uuid", "=", ids["loops"]],
+            ]
+        },
+    )
     ids["odd"] = mine.project("odd names")
     _make_odd_names(mine, ids)
     _make_shared(theirs, user, ids)
@@ -178,7 +191,9 @@ def environment(server: LocalServer, token: str) -> dict[str, str]:
 def session(
     server: LocalServer, token: str, cache: Path, *, deadline: float = 30.0, **options: Any
 ) -> Iterator[MountSession]:
-    """A mount's floors, wired as the command does it, but without a kernel."""
+    """A mount's floors, wired as the command does it, but without a kernel, and without events unless asked
+    for."""
+    options = {"listen_events": False, **options}
     settings = ApiSettings.load(environment(server, token))
     settings = ApiSettings(**{**vars(settings), "deadline": deadline})
     built = build(MountOptions(mount_dir=cache, disk_cache_dir=cache, **options), settings)

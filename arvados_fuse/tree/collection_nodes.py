@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from arvados_fuse.collection import Directory, File
 from arvados_fuse.errors import NotFoundError, SignatureRefused
-from arvados_fuse.tree.attributes import DIRECTORY_MODE, FILE_MODE, FOREVER, Attributes, Missing
+from arvados_fuse.tree.attributes import DIRECTORY_MODE, FILE_MODE, Attributes, Missing
 from arvados_fuse.tree.collection_state import CollectionState, Record, Version
 from arvados_fuse.tree.context import Context
 from arvados_fuse.tree.nodes import Content, DirectoryNode, FileNode, Found, Node, Snapshot, Text, TextNode
@@ -172,9 +172,9 @@ class CollectionRoot(CollectionDirectory):
 
     def find(self, name: str) -> Found:
         if name == RECORD_NAME:
-            data = self.state.record_text()
-            timeout = FOREVER if self.state.forever else self.state.timeout()
-            return Text(data, self.state.mtime_ns, timeout), timeout
+            # Not for ever, by hash neither: the signatures in it end.
+            timeout = self.context.policy.max_age
+            return Text(self.state.record_text(), self.state.mtime_ns, timeout), timeout
         return super().find(name)
 
     def make(self, name: str, content: Any) -> Node:
