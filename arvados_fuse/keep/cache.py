@@ -30,7 +30,7 @@ WAIT_STEP = 0.25
 LOST_TRIES = 10
 """A block that vanishes or is cut in the cache so often while it is read is given up."""
 
-NO_PROGRESS_SECONDS = 900.0
+NO_PROGRESS_SECONDS = 600.0
 """A reader gives up when nothing at all came for any block for so long: above what one fetch may take."""
 
 
@@ -64,7 +64,9 @@ class BlockCache:
         self._transfers = Transfers(
             services, self._pool, store, self.counters, retries=retries, timeouts=timeouts, news=news
         )
-        self._dispatcher = Dispatcher(self._carry, store.room, carriers=carriers)
+        self._dispatcher = Dispatcher(
+            self._carry, store.room, carriers=carriers, spoiled=self._transfers.spoiled
+        )
         self._uploader = Uploader(
             services, self._pool, store, self.counters, retries=retries, timeouts=timeouts, replicas=replicas
         )
@@ -170,7 +172,8 @@ class BlockCache:
         if size == 0:
             return b""
         missed = False
-        for _ in range(LOST_TRIES):
+        lost = 0
+        while lost < LOST_TRIES:
             flight = self._dispatcher.flying(locator.md5)
             if flight is None:
                 data = self._reread(locator, offset, size)
@@ -189,6 +192,7 @@ class BlockCache:
                 if watcher is self._anyone:
                     self._anyone.check(locator.md5)
                 return data
+            lost += 1
         raise Unreachable(
             f"block {locator.stripped}: the cache lost it {LOST_TRIES} times", subject=locator.stripped
         )

@@ -101,8 +101,12 @@ class DiskStore:
     # Reading
 
     def room(self) -> int:
-        """Three quarters of the limit: the rest is for what is read."""
-        return self.limit * 3 // 4
+        """Three quarters of the limit: the rest is for what is read. While the disk fails, that of memory."""
+        room = self.limit * 3 // 4
+        told, when = self._warned
+        if told and time.monotonic() - when < WARN_SECONDS:
+            return min(room, self.spill.room())
+        return room
 
     def budget(self) -> int:
         """A quarter of the limit."""
@@ -145,12 +149,14 @@ class DiskStore:
             return None
         return file
 
-    def accept(self, md5: str, content: Content) -> None:
-        """The file's hash is right: remember it, here and on the file."""
+    def accept(self, md5: str, content: Content) -> bool:
+        """The file's hash is right: remember it, here and on the file. False if the file changed since."""
         assert isinstance(content, FileContent)
-        if content.unchanged():
-            disk_files.mark_checked(content)
-            self._install(md5, content)
+        if not content.unchanged():
+            return False
+        disk_files.mark_checked(content)
+        self._install(md5, content)
+        return True
 
     def reject(self, md5: str, content: Content) -> None:
         """Remove a damaged file. It is not served even if another process holds it and it stays."""
@@ -208,20 +214,21 @@ class DiskStore:
         if not quiet:
             logger.warning("%s", text)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            self.evict(spare=SMALLEST_LIMIT)
+            self.evict(goal=self.usage() - 2 * SMALLEST_LIMIT)
 
-    def evict(self, *, spare: int = 0) -> None:
-        """Delete the coldest blocks until the limit holds with `spare` bytes to spare; skip what others
-        hold.
-        """
+    def evict(self, *, goal: int | None = None) -> None:
+        """Delete the coldest blocks until no more than `goal` bytes are left (by default the limit); skip
+        what
+        other processes hold."""
         with self._lock:
-            if self.usage() + spare <= self.limit:
+            goal = self.limit if goal is None else goal
+            if self.usage() <= goal:
                 return
             candidates = self._order.coldest()
         busy = 0
         for md5 in candidates:
             with self._lock:
-                if self.usage() + spare <= self.limit or busy >= BUSY_TRIES:
+                if self.usage() <= goal or busy >= BUSY_TRIES:
                     return
                 block = self._known.get(md5)
             if block is None:

@@ -44,6 +44,11 @@ REST_BYTES = 1024 * 1024
 LATER_FLIGHTS = 32
 """At most so many that gave way wait to be made again."""
 
+CLOSE_SECONDS = 5.0
+"""Closing waits so long for threads that are busy with what can't be interrupted (connecting); they end
+later.
+"""
+
 LOOK_SECONDS = 0.05
 IDLE_SECONDS = 60.0
 """A thread without work looks up after so long: for blocks to read ahead when it is their time, else in
@@ -60,10 +65,22 @@ Carry = Callable[[Flight, memoryview], None]
 
 
 class Dispatcher:
-    """Flights by md5, at most one for a block. `room` gives the bytes that may be on their way together."""
+    """Flights by md5, at most one for a block.
 
-    def __init__(self, carry: Carry, room: Callable[[], int], *, carriers: int = CARRIERS) -> None:
+    room: gives the bytes that may be on their way together. spoiled: is told of a flight that failed after
+    handing out bytes, and how many readers got some.
+    """
+
+    def __init__(
+        self,
+        carry: Carry,
+        room: Callable[[], int],
+        *,
+        carriers: int = CARRIERS,
+        spoiled: Callable[[Flight, int], None] = lambda flight, readers: None,
+    ) -> None:
         self._carry = carry
+        self._spoiled = spoiled
         self._room = room
         self._carriers = carriers
         self._lock = threading.Lock()
@@ -95,8 +112,9 @@ class Dispatcher:
             flight.fail(_closed(flight))
         for flight in running:
             flight.stop()
+        patience = time.monotonic() + CLOSE_SECONDS
         for thread in self._threads:
-            thread.join()
+            thread.join(max(0.0, patience - time.monotonic()))
         self._flights.clear()
 
     # For those who want blocks
@@ -177,8 +195,7 @@ class Dispatcher:
     # Under the lock
 
     def _promote(self, flight: Flight) -> None:
-        if not flight.demanded and not flight.started:
-            flight.demanded = True
+        if not flight.started and flight in self._ahead:
             self._ahead.remove(flight)
             self._demanded.append(flight)
             self._call_thread()
@@ -253,7 +270,9 @@ class Dispatcher:
                 with contextlib.suppress(Unreachable):  # closed meanwhile
                     self.join(flight.locator, flight.text, demanded=False).reads += flight.reads
         elif error is not None:
-            flight.fail(error)
+            readers = flight.fail(error)
+            if readers:
+                self._spoiled(flight, len(readers))
         return True
 
     def _take(self) -> Flight | None:

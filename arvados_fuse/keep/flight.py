@@ -72,7 +72,9 @@ class Flight:
         self.text = text
         """The locator as it is sent, with the newest signature known."""
         self.demanded = demanded
-        """Somebody asked for it before it started; else it is read ahead."""
+        """Somebody asked for it when it was made; else it is read ahead, and others don't make way for it:
+        they
+        may be the same reader's next blocks."""
         self.ahead_for = 0 if demanded else 1
         """Readers it is read ahead for."""
         self.started = False

@@ -135,8 +135,9 @@ class RamStore:
         """None: memory never holds unchecked blocks."""
         return None
 
-    def accept(self, md5: str, content: Content) -> None:
+    def accept(self, md5: str, content: Content) -> bool:
         """Never called: nothing is unchecked."""
+        return False
 
     def reject(self, md5: str, content: Content) -> None:
         """Never called: nothing is unchecked."""

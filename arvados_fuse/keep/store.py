@@ -89,8 +89,8 @@ class Store(Protocol):
     def unchecked(self, md5: str, size: int) -> Content | None:
         """A content that may be the block and has to be hashed before use; then `accept` or `reject` it."""
 
-    def accept(self, md5: str, content: Content) -> None:
-        """What `unchecked` gave has the right hash."""
+    def accept(self, md5: str, content: Content) -> bool:
+        """What `unchecked` gave has the right hash; False if it changed since."""
 
     def reject(self, md5: str, content: Content) -> None:
         """What `unchecked` gave is damaged: remove it."""

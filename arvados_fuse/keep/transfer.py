@@ -124,8 +124,7 @@ class Transfers:
         found = self._store.unchecked(md5, size)
         if found is None:
             return False
-        if self._has_hash(flight, found):
-            self._store.accept(md5, found)
+        if self._has_hash(flight, found) and self._store.accept(md5, found):
             self._land(flight, found)
             return True
         self._store.reject(md5, found)
@@ -157,7 +156,7 @@ class Transfers:
                 break
             if round_number:
                 if not flight.demanded and not flight.waiters:
-                    raise outcomes.failure_to_read()  # read ahead: who wants it will ask again
+                    raise Abandoned  # read ahead: who wants it will ask again
                 self._counters.add("keep.retries")
                 flight.rest(backoff(round_number))
             for service in asking:
@@ -246,16 +245,19 @@ class Transfers:
         return sink.content
 
     def _land(self, flight: Flight, content: Content) -> None:
-        spoiled = flight.land(content)
-        if spoiled:
-            self._counters.add("keep.spoiled", len(spoiled))
-            logger.warning(
-                "block %s: %d readers got wrong bytes before its check and are told so",
-                flight.locator.stripped,
-                len(spoiled),
-            )
-            if self._news is not None:
-                self._news.put(BlockReplaced(flight.locator.md5))
+        readers = flight.land(content)
+        if readers:
+            self.spoiled(flight, len(readers))
+
+    def spoiled(self, flight: Flight, readers: int) -> None:
+        """So many readers got bytes of this flight that are wrong or were never checked: count, log, tell."""
+        self._counters.add("keep.spoiled", readers)
+        stripped = flight.locator.stripped
+        logger.warning(
+            "block %s: %d readers got bad bytes before its check and are told so", stripped, readers
+        )
+        if self._news is not None:
+            self._news.put(BlockReplaced(flight.locator.md5))
 
 
 class _Pace:

@@ -1,6 +1,7 @@
 """The block cache on a small Keep: right bytes, one fetch for all, the right error, nothing left behind."""
 
 import os
+import queue
 import random
 import threading
 import time
@@ -21,7 +22,7 @@ from arvados_fuse.errors import (
     SignatureRefused,
     Unreachable,
 )
-from arvados_fuse.keep import BlockCache, DiskStore, KeepService, RamStore
+from arvados_fuse.keep import BlockCache, BlockReplaced, DiskStore, KeepService, RamStore
 from arvados_fuse.keep.services import rendezvous
 
 MIB = 1024 * 1024
@@ -401,3 +402,42 @@ def test_a_refused_signature_is_told_soon_even_if_another_service_is_in_trouble(
     with pytest.raises(SignatureRefused):
         cache.read(locator, 0, 10)
     assert [peer.count("GET") for peer in cluster] == [1, 2]
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_news_of_bytes_that_the_kernel_may_hold(
+    cluster: Cluster, make_cache: MakeCache, make_store: MakeStore, both: bool
+) -> None:
+    news: queue.SimpleQueue[BlockReplaced] = queue.SimpleQueue()
+    bad = SlowService(bytes([BLOCK[0] ^ 1]) + BLOCK[1:], len(BLOCK) // 2).start()
+    cluster.extra.append(bad.service)
+    locator = f"{on_all(cluster, BLOCK)[:32]}+{len(BLOCK)}+K@{bad.service.uuid}{SIGNATURE}"
+    if both:
+        for peer in cluster:
+            peer.blocks.clear()
+    cache = make_cache(make_store(), news=news, retries=0)
+    reader, other = cache.reader(), cache.reader()
+    assert reader.read(locator, 0, 10) != BLOCK[:10]
+    assert other.read(locator, 10, 10) == BLOCK[10:20]
+    bad.go_on.set()
+    assert news.get(timeout=20) == BlockReplaced(locator[:32])
+    with pytest.raises(BlockCorrupt):
+        reader.read(locator, 20, 10)
+    if both:
+        with pytest.raises(BlockCorrupt):  # what it got was never checked
+            other.read(locator, 20, 10)
+    else:
+        assert other.read(locator, 20, 10) == BLOCK[20:30]
+        assert reader.read(locator, 0, len(BLOCK)) == BLOCK
+    bad.stop()
+
+
+def test_failing_to_read_ahead_is_nobodys_error(cache: BlockCache, cluster: Cluster) -> None:
+    locator = cluster.hold(BLOCK)
+    for peer in cluster:
+        peer.status = 503
+    assert cache.fetch_ahead(locator)
+    wait_until(lambda: all(peer.count("GET") for peer in cluster), "not tried")
+    for peer in cluster:
+        peer.status = 0
+    assert cache.read(locator, 0, len(BLOCK)) == BLOCK

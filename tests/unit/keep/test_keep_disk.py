@@ -326,7 +326,7 @@ def test_a_reader_keeps_its_block_while_it_is_evicted(
     cache.read(locator, 0, len(BLOCK))
     content = store.blocks[locator[:32]].content
     assert content is not None
-    store.evict(spare=store.limit)
+    store.evict(goal=0)
     assert not path_of(directory, locator).exists()
     assert content.read(0, len(BLOCK)) == BLOCK
     assert cache.read(locator, 5, 5) == BLOCK[5:10]
@@ -444,3 +444,18 @@ def test_idle_files_are_closed_so_that_others_may_evict_them(
     fetched = cache.counters.get("net.rx")
     assert cache.read(locator, 0, len(BLOCK)) == BLOCK
     assert cache.counters.get("net.rx") == fetched
+
+
+def test_a_full_disk_is_given_back_some_of_the_cache(
+    cluster: Cluster, make_cache: MakeCache, directory: Path
+) -> None:
+    planted = [plant(directory, bytes([number]) * (24 * MIB)) for number in range(8)]
+    store = DiskStore(directory, 1 << 40)
+    make_cache(store)
+    wait_until(lambda: store.scans, "no scan")
+    store.trouble(OSError(errno.EROFS, "read-only"))
+    assert all(path.exists() for path in planted)
+    store.trouble(OSError(errno.ENOSPC, "no space"))
+    assert sum(path.exists() for path in planted) == 2
+    # While the disk fails, no more is fetched at once than memory can hold.
+    assert store.room() == store.spill.room()
