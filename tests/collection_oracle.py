@@ -24,6 +24,8 @@ class DictKeep:
     def get(self, locator: str, **_: Any) -> bytes:
         return self.blocks["+".join(locator.split("+")[:2])]
 
+    get_from_cache = get
+
     def block_prefetch(self, *_: Any, **__: Any) -> None:
         """Nothing to be gained."""
 

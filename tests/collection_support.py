@@ -1,10 +1,12 @@
 """A block store in memory, and a tree as a plain dictionary."""
 
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from threading import Lock
+from typing import Any
 
-from arvados_fuse.collection import Collection, Directory
+from arvados_fuse.collection import Collection, Directory, portable_data_hash
 
 FOO = "acbd18db4cc2f85cedef654fccc4a4d8+3"
 BAR = "37b51d194a7513e45b56f6524f2d51f2+3"
@@ -40,6 +42,49 @@ class Blocks:
             self.data[locator] = block
             self.stored.append(block)
         return f"{locator}{SIGNED}"
+
+
+class Records:
+    """Collection records in memory, signed on their way out as an API server does."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, dict[str, Any]] = {}
+        self.requests: list[tuple[str, Any]] = []
+        self._signature = 0x70000000
+
+    def resign(self) -> None:
+        """Answers have other signatures from now on."""
+        self._signature += 1
+
+    def _signed(self, record: dict[str, Any]) -> dict[str, Any]:
+        signature = f"+A{'0' * 40}@{self._signature:08x}"
+        text = re.sub(r"(?<= )([0-9a-f]{32}\+[0-9]+)\S*", rf"\1{signature}", record["manifest_text"])
+        return {**record, "manifest_text": text}
+
+    def get_collection(self, uuid_or_pdh: str, *, select: Sequence[str] | None = None) -> dict[str, Any]:
+        self.requests.append(("get", uuid_or_pdh))
+        return self._signed(self.records[uuid_or_pdh])
+
+    def create_collection(
+        self, body: Mapping[str, Any], *, ensure_unique_name: bool = False
+    ) -> dict[str, Any]:
+        self.requests.append(("create", dict(body)))
+        uuid = f"zzzzz-4zz18-{len(self.records):015d}"
+        self.records[uuid] = {"uuid": uuid, "name": "", "properties": {}}
+        return self._set(uuid, body)
+
+    def update_collection(
+        self, uuid: str, body: Mapping[str, Any], *, replace_files: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        assert replace_files is None
+        self.requests.append(("update", dict(body)))
+        return self._set(uuid, body)
+
+    def _set(self, uuid: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        record = self.records[uuid]
+        record.update(body)
+        record["portable_data_hash"] = portable_data_hash(record["manifest_text"])
+        return self._signed(record)
 
 
 def tree(collection: Collection) -> dict[str, bytes | None]:

@@ -195,7 +195,7 @@ class Collection(SavingApi):
         self.stop_threads()
 
     def __repr__(self) -> str:
-        return f"<Collection {self._tree.subject or 'without a record'}>"
+        return f"<{type(self).__name__} {self.locator or 'without a record'}>"
 
 
 class CollectionReader(Collection):

@@ -7,13 +7,12 @@ used.
 Threads: any; see `tree` for the order of locks.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from arvados_fuse.collection.base import Base
 from arvados_fuse.collection.content import Content
 from arvados_fuse.collection.failures import CollectionReadOnly
-from arvados_fuse.collection.manifest import stripped
-from arvados_fuse.collection.segments import Segment
+from arvados_fuse.collection.file_api import FileApi, comparable
 from arvados_fuse.collection.stores import BlockReader
 from arvados_fuse.collection.tree import Guard
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from arvados_fuse.collection.directory import Directory
 
 
-class File:
+class File(FileApi):
     """One file. Two of them are equal when their segments are, as with the SDK's `ArvadosFile`."""
 
     __slots__ = ("_base", "_content", "_name", "_size")
@@ -114,26 +113,23 @@ class File:
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> int:
         """Put bytes at `offset`; a gap before them becomes zeros. Gives their number."""
-        self._need_writable()
+        self.need_writable()
         return self.content().write(offset, data)
 
     def append(self, data: bytes | bytearray | memoryview) -> int:
         """Put bytes at the end, wherever that is by now. Gives the offset behind them."""
-        self._need_writable()
+        self.need_writable()
         return self.content().append(data)
 
     def truncate(self, size: int) -> None:
         """Cut the file, or make it longer with zeros, which take no space."""
-        self._need_writable()
+        self.need_writable()
         self.content().truncate(size)
 
-    def _need_writable(self) -> None:
+    def need_writable(self) -> None:
+        """Raise CollectionReadOnly unless the collection may be changed."""
         if not self.parent.tree.writable:
             raise CollectionReadOnly("the collection is read-only", subject=self.parent.tree.subject)
-
-    def segments(self) -> list[Segment]:
-        """A snapshot of the segments."""
-        return list(self.content().snapshot()[0])
 
     def __eq__(self, other: object) -> bool:
         if self is other:
@@ -149,11 +145,3 @@ class File:
 
     def __repr__(self) -> str:
         return f"<File {self.name!r} of {self.size()} bytes>"
-
-
-def comparable(content: Content) -> list[tuple[Any, int, int]]:
-    """Segments in a form in which the same data in the same blocks is equal, whatever the signatures."""
-    return [
-        (stripped(source) if isinstance(source, str) else source, offset, size)
-        for source, offset, size in content.snapshot()[0]
-    ]

@@ -13,7 +13,7 @@ from arvados_fuse.collection.directory import Directory
 from arvados_fuse.collection.failures import ReadFailed
 from arvados_fuse.collection.moves import Moves, pack
 from arvados_fuse.collection.plan import Plan, make_plan
-from arvados_fuse.collection.segments import BLOCK_SIZE, ZERO_BLOCK
+from arvados_fuse.collection.segments import BLOCK_SIZE, ZERO_BLOCK, Segment
 from arvados_fuse.collection.stores import BlockStore
 from arvados_fuse.collection.tree import Tree
 
@@ -91,6 +91,13 @@ def normalized_hash(root: Directory) -> str:
     """The portable data hash of `portable_manifest`."""
     text = portable_manifest(root)
     return f"{hashlib.md5(text, usedforsecurity=False).hexdigest()}+{len(text)}"
+
+
+def hashed(segments: Sequence[Segment]) -> list[Segment]:
+    """The segments of one file with unsaved ones under the blocks they would be stored in."""
+    moves = Moves()
+    pack(_Hashing(), [[segment for segment in segments if segment.is_unsaved]], moves)
+    return list(moves.translate(segments))
 
 
 def store_file(content: Content) -> None:

@@ -154,7 +154,7 @@ class TreeApi(PathApi):
                     continue
             elif local is not None and local == initial:
                 if isinstance(local, File) and isinstance(final, File):
-                    local.content().replace(final.segments())
+                    local.content().replace(final.content().snapshot()[0])
                     local.parent.notify(kind, local.parent, local.name, (local, local))
                 else:
                     self.copy(final, path, overwrite=True)
