@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import collection, names, reading, report, starting
+from benchmarks import collection, layers, names, reading, report, starting
 from benchmarks.bench import QUICK, Bench, Sizes, Workload, null, ours, stock
 from benchmarks.report import Section
 from benchmarks.rows import Measured, summarise
@@ -32,6 +32,7 @@ WORKLOADS: tuple[Workload, ...] = (
     *names.WALKS,
     names.PROJECT,
     names.FILES,
+    layers.LAYERS,
 )
 ENGINE = "collection"
 """The part that needs no mount."""
@@ -83,7 +84,7 @@ def measure(bench: Bench, workload: Workload, taking_part: Sequence[Subject], co
     for number in range(bench.sizes.rounds):
         measured: dict[str, Measured] = {}
         for subject in taking_part:
-            if subject.name in out or (subject.name == "null" and not workload.null):
+            if subject.name in out or subject.name not in workload.subjects:
                 continue
             console.print(f"{workload.title}: round {number + 1}, {subject.name}", style="dim")
             try:

@@ -129,10 +129,10 @@ class Mounted:
 
 @dataclass(frozen=True)
 class Workload:
-    """A thing that people do with a mount. null: whether it is measured on the null file system too."""
+    """A thing that people do with a mount. subjects: who can be measured."""
 
     name: str
     title: str
     rows: Callable[[Sizes], Sequence[Row]]
     run: Callable[[Bench, Subject], Measured]
-    null: bool = False
+    subjects: Sequence[str] = ("ours", "stock", "null")

@@ -131,9 +131,8 @@ WALKS = tuple(
         f"A collection of {files:,} files",
         functools.partial(walk_rows, files),
         functools.partial(walk_run, files),
-        null=True,
     )
     for files in (10_000, 100_000)
 )
-PROJECT = Workload("project", "Projects", project_rows, project_run, null=True)
-FILES = Workload("files", "Small files", files_rows, files_run, null=True)
+PROJECT = Workload("project", "Projects", project_rows, project_run)
+FILES = Workload("files", "Small files", files_rows, files_run)

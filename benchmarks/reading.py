@@ -134,6 +134,8 @@ def parallel_run(bench: Bench, subject: Subject) -> Measured:
         return _transfer("parallel", mounted, done)
 
 
-SLOW = Workload("slow-line", "Looking into cold blocks over a slow line", slow_rows, slow_run)
-BLOCKS = Workload("blocks", "Reading blocks", rows, run, null=True)
-PARALLEL = Workload("parallel", "Several readers", parallel_rows, parallel_run, null=True)
+SLOW = Workload(
+    "slow-line", "Looking into cold blocks over a slow line", slow_rows, slow_run, ("ours", "stock")
+)
+BLOCKS = Workload("blocks", "Reading blocks", rows, run)
+PARALLEL = Workload("parallel", "Several readers", parallel_rows, parallel_run)

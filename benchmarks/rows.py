@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 @dataclass(frozen=True)
 class Row:
-    """One line. unit: `s`, `ms`, `MB/s`, `1/s`, `MB`, `requests` or `s/GiB`.
+    """One line. unit: `s`, `ms`, `µs`, `MB/s`, `1/s`, `MB`, `requests` or `s/GiB`.
 
     aim: how many times better than stock arv-mount ours shall be, where the project has set itself an aim.
     ceiling: whether the null file system was measured too.

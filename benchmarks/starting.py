@@ -49,4 +49,4 @@ def _filled(cache: Path) -> Path:
     return cache
 
 
-START = Workload("start", "Start-up", rows, run, null=True)
+START = Workload("start", "Start-up", rows, run)
