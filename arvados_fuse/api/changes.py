@@ -53,6 +53,21 @@ class Change:
         named = (self.owner_uuid, self.old_owner_uuid, self.new_owner_uuid)
         return frozenset(owner for owner in named if owner)
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether the object was deleted or is in the trash."""
+        return self.event in ("delete", "trash") or self.is_trashed is True
+
+    @property
+    def moves(self) -> bool:
+        """Whether the object has changed its owner, or gone into the trash or come back from there."""
+        owners = {self.old_owner_uuid, self.new_owner_uuid} - {None}
+        return (
+            self.event in ("delete", "trash", "untrash")
+            or len(owners) > 1
+            or (self.was_trashed is not None and self.was_trashed != self.is_trashed)
+        )
+
 
 def log_id_of(message: Mapping[str, Any]) -> int | None:
     """The number of the log record that a message or record is about; None when it has none."""

@@ -7,8 +7,10 @@ before it.
 
 import logging
 import os
+import queue
+from pathlib import Path
 
-from arvados_fuse.api import ApiClient, ApiSettings
+from arvados_fuse.api import ApiClient, ApiSettings, EventListener, News, Pace
 from arvados_fuse.cli.preflight import shared_cache
 from arvados_fuse.errors import SetupError
 from arvados_fuse.fuse.notify import Notifier
@@ -17,9 +19,14 @@ from arvados_fuse.fuse.session import Session
 from arvados_fuse.keep import BlockCache, DiskStore, RamStore
 from arvados_fuse.options import MountOptions
 from arvados_fuse.tree import Context, FileSystem, Place, build_root
+from arvados_fuse.tree.attributes import Invalidation
+from arvados_fuse.tree.follow import Follower
 from arvados_fuse.tree.names import Names
 
 logger = logging.getLogger("arvados.arv-mount")
+
+SHORTEST_POLL, LONGEST_POLL = 1.0, 5.0
+"""Seconds between two questions for new events where there is no websocket."""
 
 
 class MountSession:
@@ -31,13 +38,19 @@ class MountSession:
         api: ApiClient,
         blocks: BlockCache,
         session: Session,
+        mount_dir: Path,
         notifier: Notifier,
+        follower: Follower,
+        listener: EventListener | None,
     ) -> None:
         self.filesystem = filesystem
         self._api = api
         self._blocks = blocks
         self._session = session
+        self._mount_dir = mount_dir
         self._notifier = notifier
+        self._follower = follower
+        self._listener = listener
 
     def mount(self) -> None:
         """Mount at the directory of the options. Raises SetupError."""
@@ -46,7 +59,12 @@ class MountSession:
     def start(self) -> None:
         """Start the threads."""
         self._blocks.start()
-        self._notifier.start()
+        channel = self._session.channel()
+        if channel is not None:
+            self._notifier.start(*channel, self._mount_dir)
+        self._follower.start()
+        if self._listener is not None:
+            self._listener.start()
 
     def run(self) -> int | None:
         """Answer until unmounted: None, or the number of the signal that ended it."""
@@ -54,8 +72,11 @@ class MountSession:
 
     def close(self) -> None:
         """Take everything down; safe to call twice and after a failure in any earlier step."""
-        self._session.close()
-        self._notifier.stop()
+        if self._listener is not None:
+            self._listener.close()
+        self._follower.stop()
+        notified = self._notifier.stop()
+        self._session.close(cut=not notified)
         self.filesystem.close()
         self._blocks.close()
         self._api.close()
@@ -93,7 +114,34 @@ def build(options: MountOptions, settings: ApiSettings) -> MountSession:
         allow_other=options.allow_other,
         read_only=not options.read_write,
     )
-    return MountSession(filesystem, api, blocks, session, Notifier())
+    invalidations: queue.SimpleQueue[Invalidation] = queue.SimpleQueue()
+    news: queue.SimpleQueue[News] = queue.SimpleQueue()
+    follower = Follower(context, filesystem.inodes, news, invalidations, refresh_time=options.refresh_time)
+    return MountSession(
+        filesystem,
+        api,
+        blocks,
+        session,
+        options.mount_dir,
+        Notifier(invalidations),
+        follower,
+        _listener(options, settings, api, news) if _changeable(options) and options.listen_events else None,
+    )
+
+
+def _changeable(options: MountOptions) -> bool:
+    """Whether anything that is shown can change elsewhere: content by hash can't."""
+    if options.mode == "custom":
+        return any(mount.kind not in ("by_pdh", "tmp") for mount in options.custom)
+    return options.mode != "by_pdh"
+
+
+def _listener(
+    options: MountOptions, settings: ApiSettings, api: ApiClient, news: "queue.SimpleQueue[News]"
+) -> EventListener:
+    # Without a websocket changes must show within the refresh time too.
+    pace = Pace(poll_every=min(LONGEST_POLL, max(SHORTEST_POLL, options.refresh_time / 3)))
+    return EventListener(settings, api, news, url=api.websocket_url, token=api.token, pace=pace)
 
 
 def _blocks(options: MountOptions, settings: ApiSettings, api: ApiClient) -> BlockCache:

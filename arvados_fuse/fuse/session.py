@@ -3,12 +3,15 @@
 Used by `cli/build.py`. llfuse allows one mount per process. `run` belongs to the main thread (signals).
 """
 
+import contextlib
 import logging
+import os
 from pathlib import Path
 
 import llfuse
 
 from arvados_fuse.errors import SetupError
+from arvados_fuse.fuse.unmount import abort, mounts_at
 
 logger = logging.getLogger("arvados.arvados_fuse")
 
@@ -47,9 +50,11 @@ class Session:
         if read_only:
             self._options.add("ro")
         self._open = False
+        self._descriptor = -1
 
     def open(self) -> None:
         """Mount. Programs that look wait until `run` answers. Raises SetupError."""
+        before = _fuse_descriptors()
         try:
             llfuse.init(self._operations, str(self._mount_dir), self._options)
         except RuntimeError as error:
@@ -57,14 +62,37 @@ class Session:
                 f"mounting at {self._mount_dir} failed ({error}); the lines above from fusermount say why."
             ) from error
         self._open = True
+        (self._descriptor,) = _fuse_descriptors() - before
+
+    def channel(self) -> tuple[int, int] | None:
+        """A duplicate of the descriptor on which the mount is served, which the caller closes before `close`
+        comes; and the number of the connection, as in MountPoint. None when it is unmounted already."""
+        mounts = mounts_at(self._mount_dir) if self._open else []
+        return (os.dup(self._descriptor), mounts[0].minor) if mounts else None
 
     def run(self) -> int | None:
         """Answer the kernel until the mount is taken away (None) or a signal ends the loop (its number)."""
         ended: int | None = llfuse.main(workers=WORKERS)
         return ended
 
-    def close(self) -> None:
-        """Unmount if still mounted; safe to call twice."""
+    def close(self, *, cut: bool = False) -> None:
+        """Unmount if still mounted; safe to call twice.
+
+        cut: first fail every request that waits, where something else than the descriptor keeps them waiting.
+        """
         if self._open:
             self._open = False
+            if cut:
+                for mount in mounts_at(self._mount_dir)[:1]:
+                    abort(mount)
             llfuse.close(unmount=True)
+
+
+def _fuse_descriptors() -> set[int]:
+    """Our descriptors that are connections of mounts (llfuse does not tell which one it uses)."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # that of the listing itself is gone by now
+            if os.readlink(f"/proc/self/fd/{name}") == "/dev/fuse":
+                found.add(int(name))
+    return found

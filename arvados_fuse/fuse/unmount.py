@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from arvados_fuse.errors import ArvadosFuseError, SetupError
+from arvados_fuse.fuse import guard
 
 logger = logging.getLogger("arvados.arv-mount")
 
 MOUNTINFO = Path("/proc/self/mountinfo")
-CONNECTIONS = Path("/sys/fs/fuse/connections")
 MNT_FORCE, MNT_DETACH, UMOUNT_NOFOLLOW = 1, 2, 8
 """From sys/mount.h and linux/fs.h."""
 POLL = 0.05
@@ -111,10 +111,8 @@ def abort(mount: MountPoint) -> None:
     Through the control file, which belongs to whoever mounted; in containers, where that is often missing,
     root can have the same by a forced unmount (umount2(2), MNT_FORCE).
     """
-    try:
-        (CONNECTIONS / str(mount.minor) / "abort").write_text("1")
-    except OSError as error:
-        logger.debug("connection of %s not aborted by its control file: %s", mount.path, error)
+    if not guard.cut(mount.minor):
+        logger.debug("connection of %s not aborted by its control file", mount.path)
         libc = ctypes.CDLL(None, use_errno=True)
         flags = MNT_FORCE | MNT_DETACH | UMOUNT_NOFOLLOW
         if libc.umount2(os.fsencode(mount.path), flags):

@@ -1,0 +1,181 @@
+"""From news of the cluster to what is asked for again: by us, and by the kernel.
+
+Made by `cli/build.py` with a queue of news to read and one of `Invalidation`s to write. Nothing is fetched
+here: what may have changed is marked, and asked for when somebody looks. One thread; it never waits for a
+server.
+
+The kernel is told only about files, which it may remember for long. Names of directories and missing names
+it may remember for a moment (`BRIEF`), so that it asks by itself: to drop a directory's name would take the
+ground from under programs that work in it.
+"""
+
+import logging
+import queue
+import threading
+import time
+
+from arvados_fuse.api import Change, Lost, News, Status
+from arvados_fuse.tree.attributes import Invalidation
+from arvados_fuse.tree.context import Context
+from arvados_fuse.tree.inodes import Inodes
+from arvados_fuse.tree.projects import project_key
+
+logger = logging.getLogger("arvados.arvados_fuse")
+
+LONG = 60.0
+"""Seconds for which what was learned is good while events arrive. Not longer, because of some changes there
+are no events: a permission taken away by others, a date of trashing that has come."""
+BRIEF = 0.5
+"""Seconds for which the kernel remembers directories and missing names while events arrive: a change
+elsewhere shows within a second."""
+AGAIN_AFTER = 0.4
+"""Seconds after which the kernel is told once more: answers that were on their way to it when it was told
+first have come by then. Changes of one collection in that time are told together."""
+GRACE = 3.0
+"""Seconds without events before the kernel has to forget what it remembers for long: most breaks are shorter,
+and are made good."""
+PERMISSIONS = frozenset({"can_read", "can_write", "can_manage", "can_login"})
+"""Names of links that give permissions. (Events do not tell the class of a link.)"""
+
+
+class Follower:
+    """Reads `news`, marks what may have changed, writes `invalidations`. Constructing does nothing.
+
+    refresh_time: seconds for which what was learned is good when no events arrive.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        inodes: Inodes,
+        news: "queue.SimpleQueue[News]",
+        invalidations: "queue.SimpleQueue[Invalidation]",
+        *,
+        refresh_time: float,
+    ) -> None:
+        self._context = context
+        self._inodes = inodes
+        self._news = news
+        self._invalidations = invalidations
+        self._refresh_time = refresh_time
+        # When to tell the kernel once more, by collection; those that have changed again since it was told.
+        self._again: dict[str, float] = {}
+        self._more: set[str] = set()
+        self._all_again: float | None = None
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread = threading.Thread(target=self._run, name="follow", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread. Safe to call twice."""
+        self._stopping.set()
+        self._news.put(Lost(float("-inf"), "the mount ends"))  # wakes it
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._step()
+            except Exception:
+                logger.exception("News could not be followed")
+                self._context.policy.expire_all(time.monotonic())
+
+    def _step(self) -> None:
+        """Wait for the next thing to do, and do it."""
+        due = [*self._again.values(), *([] if self._all_again is None else [self._all_again])]
+        wait = max(0.0, min(due) - time.monotonic()) if due else None
+        try:
+            news = self._news.get(timeout=wait)
+        except queue.Empty:
+            self._repeat()
+            return
+        if not self._stopping.is_set():
+            self.take(news)
+            self._repeat()
+
+    def take(self, news: News) -> None:
+        """Mark what `news` is about. (The thread calls this.)"""
+        if isinstance(news, Change):
+            self._changed(news)
+        elif isinstance(news, Lost):
+            logger.info("Everything is asked for again: %s", news.reason)
+            self._expire_all(news.before)
+        else:
+            self._became(news)
+
+    def _changed(self, change: Change) -> None:
+        context = self._context
+        for watcher in context.watchers():
+            watcher.changed(change)
+        # Its owners list it; and if it is a group, it lists what it owns.
+        for owner in (*change.owners, change.uuid):
+            listing = context.known_listing(project_key(owner))
+            if listing is not None:
+                listing.expire()
+        if change.kind == "arvados#collection":
+            self._collection_changed(change)
+        elif change.kind == "arvados#group" and change.moves:
+            # What it owns goes with it, and so may permissions.
+            self._expire_all(time.monotonic())
+        elif change.kind == "arvados#link" and PERMISSIONS & {change.old_name, change.new_name}:
+            self._expire_all(time.monotonic())
+
+    def _collection_changed(self, change: Change) -> None:
+        state = self._context.known_collection(change.uuid)
+        if state is None:
+            return
+        state.expire()
+        if change.moves or not state.shows(change.new_portable_data_hash):
+            self._tell_kernel(change.uuid)
+
+    def _expire_all(self, before: float) -> None:
+        self._context.policy.expire_all(before)
+        self._tell_kernel_all()
+
+    def _became(self, status: Status) -> None:
+        policy = self._context.policy
+        if status.state == "disconnected":
+            policy.max_age, policy.brief = self._refresh_time, float("inf")
+            self._all_again = time.monotonic() + GRACE
+            return
+        self._all_again = None
+        policy.max_age, policy.brief = max(self._refresh_time, LONG), BRIEF
+
+    # The kernel
+
+    def _tell_kernel(self, key: str) -> None:
+        """Now, and once more later; but if it was told a moment ago, not now and twice more later."""
+        if key in self._again:
+            self._more.add(key)
+        else:
+            self._again[key] = time.monotonic() + AGAIN_AFTER
+            self._put(key)
+
+    def _tell_kernel_all(self) -> None:
+        for key in self._inodes.shown():
+            self._tell_kernel(key)
+
+    def _repeat(self) -> None:
+        """Tell the kernel what is due to be told once more."""
+        now = time.monotonic()
+        for key in [key for key, due in self._again.items() if due <= now]:
+            del self._again[key]
+            if key in self._more:
+                self._more.remove(key)
+                self._again[key] = now + AGAIN_AFTER
+            self._put(key)
+        if self._all_again is not None and self._all_again <= now:
+            self._all_again = None
+            self._tell_kernel_all()
+
+    def _put(self, key: str) -> None:
+        encode = self._context.names.encode
+        for directory, name in self._inodes.lasting_names(key):
+            raw = encode(name)
+            if raw is not None:
+                self._invalidations.put(Invalidation(directory, raw))
