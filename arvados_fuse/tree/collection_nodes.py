@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from arvados_fuse.collection import Directory, File
 from arvados_fuse.errors import NotFoundError, SignatureRefused
+from arvados_fuse.keep import Reader
 from arvados_fuse.tree.attributes import DIRECTORY_MODE, FILE_MODE, Attributes, Missing
 from arvados_fuse.tree.collection_state import CollectionState, Record, Version
 from arvados_fuse.tree.context import Context
@@ -43,23 +44,46 @@ Item = tuple[Version, Directory | File]
 
 
 class OpenFile:
-    """A file as it was when opened; reads go straight to the blocks."""
+    """A file as it was when opened; reads go straight to the blocks, through a reader that reads ahead."""
 
-    __slots__ = ("_file", "_version")
+    __slots__ = ("_file", "_reader", "_version")
 
-    def __init__(self, file: File, version: Version) -> None:
+    def __init__(self, file: File, version: Version, reader: Reader) -> None:
         self._file = file
         self._version = version
+        self._reader = reader
 
     def read(self, offset: int, size: int) -> bytes | memoryview:
         """See Content. New signatures are fetched when the old ones are refused."""
         for _ in range(RENEWALS):
             self._version.renew_when_due()
             try:
-                return self._file.read(offset, size)
+                return self._read(offset, size)
             except SignatureRefused:
                 self._version.renew()
-        return self._file.read(offset, size)
+        return self._read(offset, size)
+
+    def _read(self, offset: int, size: int) -> bytes | memoryview:
+        data = self._file.read(offset, size, self._reader)
+        ahead = self._reader.after(offset, len(data))
+        if ahead is not None:
+            self._reader.announce(ahead, _blocks(self._file, ahead.begin, ahead.size))
+        return data
+
+    def close(self) -> None:
+        """See Content."""
+        self._reader.close()
+
+
+def _blocks(file: File, begin: int, size: int) -> list[str]:
+    """The locators of the blocks that hold a range of the file, in its order; there may be none."""
+    return [
+        segment.locator
+        for segment in file.segments()
+        if segment.range_start < begin + size
+        and segment.range_start + segment.range_size > begin
+        and isinstance(segment.locator, str)
+    ]
 
 
 class CollectionFile(FileNode):
@@ -94,7 +118,7 @@ class CollectionFile(FileNode):
 
     def open(self) -> Content:
         self._version.renew_when_due()
-        return OpenFile(self._file, self._version)
+        return OpenFile(self._file, self._version, self.context.blocks.reader())
 
 
 class CollectionDirectory(DirectoryNode):

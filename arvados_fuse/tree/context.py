@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from arvados_fuse.api import ApiClient, Change
-from arvados_fuse.collection.stores import BlockStore
+from arvados_fuse.keep import BlockCache
 from arvados_fuse.tree.attributes import FOREVER
 from arvados_fuse.tree.cell import Policy
 from arvados_fuse.tree.filters import ListFilters
@@ -45,7 +45,7 @@ class Context:
     def __init__(
         self,
         api: ApiClient,
-        blocks: BlockStore,
+        blocks: BlockCache,
         *,
         names: Names | None = None,
         refresh_time: float = 15.0,

@@ -143,7 +143,9 @@ class FileSystem:
 
     def release(self, fh: int) -> None:
         """The handle is not used any more."""
-        self.inodes.release(self._files.remove(fh).node)
+        handle = self._files.remove(fh)
+        handle.content.close()
+        self.inodes.release(handle.node)
 
     # Directories
 

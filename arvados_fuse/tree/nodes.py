@@ -26,6 +26,9 @@ class Content(Protocol):
     def read(self, offset: int, size: int) -> bytes | memoryview:
         """Bytes from `offset`; fewer than `size` only at the end."""
 
+    def close(self) -> None:
+        """The handle is not used any more."""
+
 
 class Node:
     """One inode. `lookups`, `opens`, `parent` and `name` belong to `Inodes`."""
@@ -121,6 +124,9 @@ class Text(NamedTuple):
     def read(self, offset: int, size: int) -> bytes:
         """See Content."""
         return self.data[offset : offset + size]
+
+    def close(self) -> None:
+        """See Content."""
 
     def node(self, context: "Context", _parent: DirectoryNode) -> Node:
         """A file showing this."""
