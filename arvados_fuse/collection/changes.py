@@ -5,6 +5,8 @@ skipped as bytes, so that two manifests of a million files with one difference a
 takes to look at their lines.
 """
 
+from bisect import bisect_right
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import NamedTuple, TypeAlias
 
@@ -13,6 +15,8 @@ from arvados_fuse.collection.listing import Listing
 from arvados_fuse.collection.manifest import ManifestIndex, stripped
 from arvados_fuse.collection.segments import Segment, Segments
 from arvados_fuse.collection.tokens import strip_hints
+
+_LISTINGS_KEPT = 16
 
 Data: TypeAlias = tuple[tuple[str, int, int], ...]
 """A file's content: (locator without hints, offset, size), neighbours joined."""
@@ -69,38 +73,50 @@ def data_of(segments: Segments) -> Data:
     return tuple((str(source), offset, size) for source, offset, size in joined)
 
 
-def find(index: ManifestIndex, path: str) -> Version | None:
-    """The file at a path (`a/b`), or None. Raises ManifestError."""
-    parent, _, name = path.rpartition("/")
-    key = parent.replace("/", "\0")
-    if not index.has_directory(key):
-        return None
-    listing = Listing.read(index, key)
-    at = listing.find(name)
-    return None if at is None else Version(index, key, listing, at)
+class Finder:
+    """Looks paths (`a/b`) up in an index, and remembers the directories it read last."""
 
+    def __init__(self, index: ManifestIndex) -> None:
+        self._index = index
+        self._read: OrderedDict[str, Listing] = OrderedDict()
 
-def has_directory(index: ManifestIndex, path: str) -> bool:
-    """Whether there is a directory at a path (`a/b`)."""
-    return index.has_directory(path.replace("/", "\0"))
+    def _listing(self, key: str) -> Listing:
+        listing = self._read.get(key)
+        if listing is None:
+            listing = self._read[key] = Listing.read(self._index, key)
+            if len(self._read) > _LISTINGS_KEPT:
+                self._read.popitem(last=False)
+        return listing
 
+    def file(self, path: str) -> Version | None:
+        """The file at a path, or None. Raises ManifestError."""
+        parent, _, name = path.rpartition("/")
+        key = parent.replace("/", "\0")
+        if not self._index.has_directory(key):
+            return None
+        listing = self._listing(key)
+        at = listing.find(name)
+        return None if at is None else Version(self._index, key, listing, at)
 
-def has_entries(index: ManifestIndex, path: str) -> bool:
-    """Whether the directory at `path` holds anything."""
-    listing = Listing.read(index, path.replace("/", "\0"))
-    return bool(listing.names or listing.subdirectories)
+    def has_directory(self, path: str) -> bool:
+        """Whether there is a directory at a path."""
+        return self._index.has_directory(path.replace("/", "\0"))
 
+    def has_entries(self, path: str) -> bool:
+        """Whether the directory at a path holds anything."""
+        listing = self._listing(path.replace("/", "\0"))
+        return bool(listing.names or listing.subdirectories)
 
-def paths_below(index: ManifestIndex, path: str) -> Iterator[str]:
-    """Paths of all files below a directory, and of its empty directories."""
-    pending = [path]
-    while pending:
-        way = pending.pop()
-        listing = Listing.read(index, way.replace("/", "\0"))
-        yield from (f"{way}/{name}" for name in listing.names)
-        pending += [f"{way}/{name}" for name in listing.subdirectories]
-        if way != path and not listing.names and not listing.subdirectories:
-            yield way
+    def below(self, path: str) -> Iterator[str]:
+        """Paths of all files below a directory, and of its empty directories."""
+        pending = [path]
+        while pending:
+            way = pending.pop()
+            listing = self._listing(way.replace("/", "\0"))
+            yield from (f"{way}/{name}" for name in listing.names)
+            pending += [f"{way}/{name}" for name in listing.subdirectories]
+            if way != path and not listing.names and not listing.subdirectories:
+                yield way
 
 
 def compare(before: ManifestIndex, after: ManifestIndex) -> Changes:
@@ -135,20 +151,57 @@ def _files(before: ManifestIndex, after: ManifestIndex, key: str) -> Iterator[Ch
     prefix = key.replace("\0", "/") + "/" if key else ""
     mine = Listing.read(before, key) if before.has_directory(key) else Listing.empty()
     theirs = Listing.read(after, key) if after.has_directory(key) else Listing.empty()
+    is_same = _Quickly(before, mine, after, theirs).is_same if mine.names and theirs.names else None
+    old_names, new_names = mine.names, theirs.names
     at = other = 0
-    while at < len(mine.names) or other < len(theirs.names):
-        if other == len(theirs.names) or (at < len(mine.names) and mine.names[at] < theirs.names[other]):
-            yield Change(prefix + mine.names[at], Version(before, key, mine, at), None)
+    while at < len(old_names) or other < len(new_names):
+        if other == len(new_names) or (at < len(old_names) and old_names[at] < new_names[other]):
+            yield Change(prefix + old_names[at], Version(before, key, mine, at), None)
             at += 1
-        elif at == len(mine.names) or theirs.names[other] < mine.names[at]:
-            yield Change(prefix + theirs.names[other], None, Version(after, key, theirs, other))
+        elif at == len(old_names) or new_names[other] < old_names[at]:
+            yield Change(prefix + new_names[other], None, Version(after, key, theirs, other))
             other += 1
         else:
-            old, new = Version(before, key, mine, at), Version(after, key, theirs, other)
-            if old.size != new.size or (old.size and old.data() != new.data()):
-                yield Change(prefix + mine.names[at], old, new)
+            if is_same is None or not is_same(at, other):
+                old, new = Version(before, key, mine, at), Version(after, key, theirs, other)
+                if old.size != new.size or old.data() != new.data():
+                    yield Change(prefix + old_names[at], old, new)
             at += 1
             other += 1
+
+
+class _Quickly:
+    """Tells of most files of two listings that they are the same: those that are one piece of one block."""
+
+    def __init__(self, before: ManifestIndex, old: Listing, after: ManifestIndex, new: Listing) -> None:
+        self._old = old
+        self._new = new
+        table, other = before.blocks(old.entry), after.blocks(new.entry)
+        self._starts = table.offsets
+        places: dict[str, int] = {}
+        for locator, start in zip(other.locators, other.offsets, strict=False):
+            # A block that is there twice gives no answer.
+            places[stripped(locator)] = -1 if stripped(locator) in places else start
+        self._places = [places.get(stripped(locator), -1) for locator in table.locators]
+        self._number = 0
+
+    def is_same(self, at: int, other: int) -> bool:
+        """Whether two files are certainly the same."""
+        old, new = self._old, self._new
+        size = old.sizes[at]
+        if size != new.sizes[other] or at in old.scattered or other in new.scattered:
+            return False
+        if not size:
+            return True
+        position, starts, number = old.positions[at], self._starts, self._number
+        if not starts[number] <= position < starts[number + 1]:
+            number = self._number = bisect_right(starts, position) - 1
+        place = self._places[number]
+        return (
+            place >= 0
+            and position + size <= starts[number + 1]
+            and new.positions[other] == place + position - starts[number]
+        )
 
 
 def _directories(index: ManifestIndex) -> set[str]:

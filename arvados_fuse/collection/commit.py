@@ -10,16 +10,7 @@ source may lie above another target.
 import time
 from typing import NamedTuple
 
-from arvados_fuse.collection.changes import (
-    Change,
-    Data,
-    Version,
-    compare,
-    find,
-    has_directory,
-    has_entries,
-    paths_below,
-)
+from arvados_fuse.collection.changes import Change, Data, Finder, Version, compare
 from arvados_fuse.collection.lines import Range, directory_line, empty_line
 from arvados_fuse.collection.listing import Listing
 from arvados_fuse.collection.manifest import ManifestIndex
@@ -47,14 +38,15 @@ def commit_request(
     Raises ManifestError when a line that matters is not legal.
     """
     changes = compare(base, ours)
-    commit = _Commit(base, ours, theirs, time.time() if now is None else now)
+    commit = _Commit(Finder(base), Finder(ours), Finder(theirs), time.time() if now is None else now)
+    commit.others_changed = theirs.data != base.data
     for change in changes.files:
         if change.after is None:
             commit.delete(change)
         else:
             commit.write(change, change.after)
     for path in changes.directories_added:
-        if not has_entries(ours, path) and not has_directory(theirs, path):
+        if not commit.ours.has_entries(path) and not commit.theirs.has_directory(path):
             commit.make_directory(path)
     for path in sorted(changes.directories_removed, reverse=True):
         commit.remove_directory(path)
@@ -62,18 +54,19 @@ def commit_request(
 
 
 class _Commit:
-    def __init__(self, base: ManifestIndex, ours: ManifestIndex, theirs: ManifestIndex, now: float) -> None:
+    def __init__(self, base: Finder, ours: Finder, theirs: Finder, now: float) -> None:
         self.base = base
         self.ours = ours
         self.theirs = theirs
         self.now = now
+        self.others_changed = True
         self.targets: dict[str, str] = {}
         self.conflicts: list[str] = []
         self.files: dict[str, dict[str, list[Range] | None]] = {}
         self.empty: list[str] = []
 
     def _theirs(self, change: Change) -> Version | None:
-        return change.before if self.theirs is self.base else find(self.theirs, change.path)
+        return self.theirs.file(change.path) if self.others_changed else change.before
 
     def delete(self, change: Change) -> None:
         """We have no such file any more."""
@@ -90,7 +83,7 @@ class _Commit:
             return
         if theirs is not None and _data(theirs) != _data(change.before):
             self._keep_theirs(change.path)
-        elif theirs is None and self.theirs is not self.base:
+        elif theirs is None and self.others_changed:
             self._keep_what_is_in_the_way(change.path)
         parent, _, name = change.path.rpartition("/")
         self.files.setdefault(parent, {})[name] = after.ranges()
@@ -104,9 +97,9 @@ class _Commit:
 
     def remove_directory(self, path: str) -> None:
         """We have no such directory any more: drop it unless they have something in it that stays."""
-        if self.targets.get("/" + path) or not has_directory(self.theirs, path):
+        if self.targets.get("/" + path) or not self.theirs.has_directory(path):
             return
-        if any(self.targets.get("/" + below) != "" for below in paths_below(self.theirs, path)):
+        if any(self.targets.get("/" + below) != "" for below in self.theirs.below(path)):
             return
         self.targets["/" + path] = ""
 
@@ -115,17 +108,17 @@ class _Commit:
         parts = path.split("/")
         for count in range(1, len(parts) + 1):
             way = "/".join(parts[:count])
-            theirs = find(self.theirs, way)
+            theirs = self.theirs.file(way)
             if theirs is not None:
-                before = find(self.base, way)
+                before = self.base.file(way)
                 if _data(theirs) != _data(before):
                     self._keep_theirs(way)
                 self.targets["/" + way] = ""
                 return
-        if has_directory(self.theirs, path):
+        if self.theirs.has_directory(path):
             conflict = ""
-            for below in paths_below(self.theirs, path):
-                theirs, before = find(self.theirs, below), find(self.base, below)
+            for below in self.theirs.below(path):
+                theirs, before = self.theirs.file(below), self.base.file(below)
                 if theirs is not None and _data(theirs) != _data(before):
                     conflict = conflict or self._unused(path)
                     self.targets["/" + conflict + below[len(path) :]] = "current/" + below
@@ -144,7 +137,7 @@ class _Commit:
             name = conflict_name(path, moment)
             if self.targets.get("/" + name) == "current/" + path:
                 return name
-            taken = any(find(index, name) or has_directory(index, name) for index in (self.ours, self.theirs))
+            taken = any(side.file(name) or side.has_directory(name) for side in (self.ours, self.theirs))
             if not taken and "/" + name not in self.targets:
                 return name
             moment += 1

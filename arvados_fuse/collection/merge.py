@@ -13,7 +13,7 @@ Threads: each path is changed atomically, the merge as a whole is not; files may
 import time
 from typing import NamedTuple
 
-from arvados_fuse.collection.changes import Change, Data, Version, compare, data_of, has_entries
+from arvados_fuse.collection.changes import Change, Data, Finder, Version, compare, data_of
 from arvados_fuse.collection.content import Content
 from arvados_fuse.collection.directory import Directory
 from arvados_fuse.collection.file import File
@@ -54,8 +54,9 @@ def merge_into(
     for change in changes.files:
         if change.after is not None:
             merge.take(change, change.after)
+    finder = Finder(theirs)
     for path in changes.directories_added:
-        if not has_entries(theirs, path):
+        if not finder.has_entries(path):
             merge.make_directory(path)
     return Merged(merge.changed, merge.conflicts)
 

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from arvados_fuse.collection import manifests
+from arvados_fuse.collection.changes import compare
+from arvados_fuse.collection.commit import commit_request
 from arvados_fuse.collection.failures import BadArgument
 from arvados_fuse.collection.hashes import portable_data_hash
 from arvados_fuse.collection.manifest import ManifestIndex
@@ -20,7 +22,6 @@ from arvados_fuse.collection.merge import merge_into
 from arvados_fuse.collection.moves import Moves
 from arvados_fuse.collection.plan import Plan, make_plan
 from arvados_fuse.collection.state import CollectionState
-from arvados_fuse.collection.tokens import strip_hints
 from arvados_fuse.collection.tree import Guard
 
 UUID = re.compile(r"[a-z0-9]{5}-4zz18-[a-z0-9]{15}")
@@ -28,7 +29,7 @@ _REMOTE = re.compile(r"(?<= )[0-9a-f]{32}\+[0-9]+[^ \n]*\+R[^ \n]*")
 
 
 class SavingApi(CollectionState):
-    """`save`, `save_new` and `update`."""
+    """`save`, `commit`, `save_new` and `update`."""
 
     def save(
         self,
@@ -58,6 +59,30 @@ class SavingApi(CollectionState):
             record = self.records().update_collection(uuid, {**body, "manifest_text": text})
             self._saved(record, plan, text)
             return str(record.get("manifest_text") or text)
+
+    def commit(self) -> list[str]:
+        """Save only what was changed here, path by path, so that what others save meanwhile stays.
+
+        Gives the paths under which other people's versions of the same paths were kept. The server must know
+        `replace_files`; use `save` with one that does not. Raises AssertionError without a record.
+        """
+        self.need_writable()
+        with self.commit_lock:
+            if self.committed():
+                return []
+            uuid = self._own_uuid()
+            ours = ManifestIndex(self._stored()[1])
+            record = self.records().get_collection(uuid)
+            theirs = ManifestIndex(str(record.get("manifest_text") or ""))
+            request = commit_request(self.baseline, ours, theirs)
+            if request.replace_files:
+                fields = {"manifest_text": request.manifest_text} if request.manifest_text else {}
+                record = self.records().update_collection(uuid, fields, replace_files=request.replace_files)
+                theirs = ManifestIndex(str(record.get("manifest_text") or ""))
+            merge_into(self.root, ours, theirs)
+            self._settle(theirs)
+            self._remember(record)
+            return request.conflicts
 
     def save_new(
         self,
@@ -175,12 +200,17 @@ class SavingApi(CollectionState):
     def _merge(self, theirs: ManifestIndex) -> list[str]:
         committed = self.committed()
         changed = merge_into(self.root, self.baseline, theirs).changed
-        if committed and changed and self.locator is not None:
-            plan = make_plan(self.root)
-            same = strip_hints(plan.write(Moves(), strip=True)) == strip_hints(theirs.data)
-            if same:
-                self._rebase(theirs, plan)
+        if committed and self.locator is not None:
+            self._settle(theirs)
         return changed
+
+    def _settle(self, index: ManifestIndex) -> None:
+        """The server has `index`: what is the same here is not a change any more."""
+        self.baseline = index
+        plan = make_plan(self.root)
+        text = plan.write(Moves(), strip=True)
+        if not any(plan.unsaved()) and not any(compare(ManifestIndex(text), index)):
+            self._rebase(index, plan)
 
     def _saved(self, record: Mapping[str, Any], plan: Plan, text: str) -> None:
         """The server has what `plan` says."""
