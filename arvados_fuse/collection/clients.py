@@ -94,7 +94,9 @@ class Clients:
         """api_client, keep_client: ours or the SDK's; settings: take the place of the environment."""
         self.settings = settings
         self._retries = retries
-        self._close: Callable[[], None] | None = None
+        self._started: list[Callable[[], None]] = []
+        self._made_records: RecordStore | None = None
+        self._made_blocks: BlockStore | None = None
         if keep_client is None and hasattr(api_client, "keep"):
             keep_client = api_client.keep
         self._records: RecordStore | None = None
@@ -127,7 +129,9 @@ class Clients:
 
         settings = ApiSettings.load({**environ, **(self.settings or {})})
         client = ApiClient.connect(settings, retries=self._retries)
-        self._records = self._records or client
+        self._started.append(client.close)
+        if self._records is None:
+            self._records = self._made_records = client
         if self._blocks is None:
             store: Any = RamStore()
             cache = BlockCache(
@@ -138,10 +142,16 @@ class Clients:
                 retries=self._retries,
             )
             cache.start()
-            self._blocks, self._close = cache, cache.close
+            self._started.append(cache.close)
+            self._blocks = self._made_blocks = cache
 
     def close(self) -> None:
-        """End what was started here."""
-        if self._close is not None:
-            self._close()
-            self._close, self._blocks = None, None
+        """End what was started here; it is started again when it is needed again."""
+        for end in reversed(self._started):
+            end()
+        self._started = []
+        if self._records is self._made_records:
+            self._records = None
+        if self._blocks is self._made_blocks:
+            self._blocks = None
+        self._made_records = self._made_blocks = None

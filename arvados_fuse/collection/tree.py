@@ -22,7 +22,7 @@ _numbers = count()
 class Tree:
     """Shared state of one collection's tree.
 
-    blocks: where content is read and stored; None when only names and sizes are wanted.
+    blocks: where content is read and stored; when None `find_blocks` tells, if there is one.
     upload_early: whether a file that has a full block of unsaved bytes stores it at once.
     storage_classes: for new blocks.
     owner: the collection, for programs that ask a directory for it.
@@ -77,10 +77,8 @@ class Tree:
         self.version = next(self._versions)
 
     def block_store(self) -> BlockStore | None:
-        """Where blocks are; made when it is first needed if the collection was not given one."""
-        if self.blocks is None and self.find_blocks is not None:
-            self.blocks = self.find_blocks()
-        return self.blocks
+        """Where blocks are; None when only names and sizes are wanted."""
+        return self.find_blocks() if self.blocks is None and self.find_blocks is not None else self.blocks
 
 
 class InTree(Protocol):
