@@ -48,6 +48,7 @@ class ManifestIndex:
     """
 
     __slots__ = (
+        "_key_bytes",
         "_loose",
         "_signatures",
         "_table_lock",
@@ -81,6 +82,8 @@ class ManifestIndex:
         self.generation = 0
         if data.count(b"/") != sum(name.count(b"/") for name in raw) or b"\\057" in data:
             self._spread()
+        # Kept, because the size is asked for at every directory: counting then would make a walk quadratic.
+        self._key_bytes = sum(map(len, self.keys)) + 57 * len(self.keys)
 
     def _spread(self) -> None:
         """Give directories that are only reached through slashes in file names their own entries in the
@@ -260,7 +263,7 @@ class ManifestIndex:
     def approximate_size(self) -> int:
         """Bytes of memory that the index takes, the text included."""
         data, starts = self._text
-        return len(data) + 8 * len(starts) + sum(map(len, self.keys)) + 57 * len(self.keys)
+        return len(data) + 8 * len(starts) + self._key_bytes
 
     def check(self) -> None:
         """Assert the invariants (for tests)."""
