@@ -24,6 +24,9 @@ from arvados_fuse.reporting.counters import Counters
 
 logger = logging.getLogger("arvados.keep")
 
+LEARN_SECONDS = 1.0
+"""Closing waits so long for the first list of Keep services."""
+
 WAIT_STEP = 0.25
 """Seconds after which a reader whose block has not started sees again who can make way."""
 
@@ -59,7 +62,7 @@ class BlockCache:
         self.counters = counters or store.counters
         self._store = store
         self._blocks = store.blocks
-        services = ServiceTable(directory)
+        self._services = services = ServiceTable(directory)
         self._pool = ConnectionPool(insecure=insecure, ca_file=ca_file)
         self._transfers = Transfers(
             services, self._pool, store, self.counters, retries=retries, timeouts=timeouts, news=news
@@ -71,12 +74,16 @@ class BlockCache:
             services, self._pool, store, self.counters, retries=retries, timeouts=timeouts, replicas=replicas
         )
         self._anyone = _Anyone()
+        self._learner: threading.Thread | None = None
 
     def start(self) -> None:
         """Start what runs beside; after the fork, before the first read."""
         self._store.start()
         self._dispatcher.start()
         self._uploader.start()
+        # Beside, so that neither the start nor the first read waits for the API server.
+        self._learner = threading.Thread(target=self._learn_services, name="keep-services", daemon=True)
+        self._learner.start()
 
     def close(self) -> None:
         """End all threads and connections; readers that wait get Unreachable."""
@@ -84,6 +91,8 @@ class BlockCache:
         self._dispatcher.close()
         self._pool.close()
         self._store.close()
+        if self._learner is not None:
+            self._learner.join(LEARN_SECONDS)
 
     def reader(self) -> Reader:
         """A reader of its own for one open file handle: it reads ahead, and hears of bytes that proved
@@ -158,6 +167,12 @@ class BlockCache:
             self._dispatcher.unwanted(md5)
 
     # Inside
+
+    def _learn_services(self) -> None:
+        try:
+            self._services.services()
+        except ArvadosFuseError as error:
+            logger.info("the list of Keep services is not known yet: %s", error)
 
     def _carry(self, flight: Flight, buffer: memoryview) -> None:
         self._transfers.carry(flight, buffer, self._dispatcher)

@@ -65,7 +65,8 @@ def open_block(directory: Path, md5: str) -> FileContent | None:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             return None
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return content.identify()
+        # Deleted before the lock was ours: it is not in the cache any more.
+        return content.identify() if os.fstat(fd).st_nlink else None
     except OSError:  # locked exclusively: another process is about to delete it
         return None
 

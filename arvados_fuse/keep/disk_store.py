@@ -156,6 +156,7 @@ class DiskStore:
             return False
         disk_files.mark_checked(content)
         self._install(md5, content)
+        self.evict()
         return True
 
     def reject(self, md5: str, content: Content) -> None:

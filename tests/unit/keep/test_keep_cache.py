@@ -70,13 +70,16 @@ def test_the_empty_block_needs_no_server(cache: BlockCache, cluster: Cluster) ->
     assert all(not peer.requests for peer in cluster)
 
 
-def test_a_read_waits_for_its_own_bytes_only(cache: BlockCache, cluster: Cluster) -> None:
+def test_a_read_waits_for_its_own_bytes_only(
+    cluster: Cluster, make_cache: MakeCache, make_store: MakeStore
+) -> None:
     # The peer sends half of the block and then waits: reads in that half are answered.
     slow = SlowService(BLOCK, len(BLOCK) // 2).start()
     cluster.extra.append(slow.service)
     locator = f"{Peer.hold(cluster.peers[0], BLOCK)[:32]}+{len(BLOCK)}+K@{slow.service.uuid}{SIGNATURE}"
     for peer in cluster:
         peer.blocks.clear()
+    cache = make_cache(make_store())
     assert cache.read(locator, 0, 4096) == BLOCK[:4096]
     assert cache.read(locator, MIB - 65536, 1000) == BLOCK[MIB - 65536 : MIB - 64536]
     with ThreadPoolExecutor(1) as pool:
@@ -309,7 +312,8 @@ def test_threads_and_files_stay_bounded_under_many_readers(
     assert most[0] <= 8 + 1
     # Cached files, and both ends of the connections to the peers in this process.
     assert most[1] - files_before <= len(blocks) + 4 * 8 + 32
-    assert sum(peer.count("GET") for peer in cluster) == len(blocks)
+    # Shared, though a block that somebody looked into may have made way for others and be fetched again.
+    assert sum(peer.count("GET") for peer in cluster) < 2 * len(blocks)
 
 
 @pytest.mark.parametrize("limit", [1, 70 * MIB])
