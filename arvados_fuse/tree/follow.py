@@ -103,7 +103,7 @@ class Follower:
         if isinstance(news, Change):
             self._changed(news)
         elif isinstance(news, Lost):
-            logger.info("Everything is asked for again: %s", news.reason)
+            logger.debug("Everything is asked for again: %s", news.reason)
             self._expire_all(news.before)
         else:
             self._became(news)
