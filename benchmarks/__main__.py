@@ -117,7 +117,8 @@ def mounts(options: argparse.Namespace, console: Console) -> None:
     sizes = QUICK if options.quick else Sizes()
     if options.rounds:
         sizes = replace(sizes, rounds=options.rounds)
-    chosen = [each for each in WORKLOADS if not options.only or each.name in options.only]
+    wanted = options.only or [each.name for each in WORKLOADS if each.quick or not options.quick]
+    chosen = [each for each in WORKLOADS if each.name in wanted]
     words = [f"--only {name}" for name in options.only or []] + ["--quick"] * options.quick
     if options.rounds:
         words.append(f"--rounds {options.rounds}")

@@ -37,11 +37,11 @@ class Sizes:
 QUICK = Sizes(
     rounds=2,
     blocks=8,
-    slow_blocks=5,
+    slow_blocks=4,
     random_reads=5_000,
     collections=500,
     misses=200,
-    walk_limit=15.0,
+    walk_limit=8.0,
 )
 CACHED_BLOCKS = 10_000
 """Blocks in the cache directory of the second start-up."""
@@ -129,10 +129,11 @@ class Mounted:
 
 @dataclass(frozen=True)
 class Workload:
-    """A thing that people do with a mount. subjects: who can be measured."""
+    """A thing that people do with a mount. subjects: who can be measured; quick: whether it is short."""
 
     name: str
     title: str
     rows: Callable[[Sizes], Sequence[Row]]
     run: Callable[[Bench, Subject], Measured]
     subjects: Sequence[str] = ("ours", "stock", "null")
+    quick: bool = True

@@ -17,7 +17,7 @@ from rich.table import Table
 from benchmarks.rows import Summary, rounded
 from benchmarks.shared import PROJECT, STOCK_MOUNT
 
-WIDTH = 118
+WIDTH = 130
 """Characters of the table; wide enough for every row on one line."""
 
 
@@ -60,7 +60,7 @@ def _aim(summary: Summary) -> str:
 def table(section: Section) -> Table:
     """One workload. Medians of the rounds; ratios are medians of the rounds' ratios."""
     result = Table(title=section.title, title_justify="left", title_style="bold")
-    result.add_column("", min_width=52)
+    result.add_column("", min_width=50)
     for column in ("unit", "ours", "stock", "better by", "aim", "null", "ours/null"):
         result.add_column(column, justify="right", min_width=len(column))
     for summary in section.summaries:
