@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from os import environ
 from typing import Any
 
-from arvados_fuse.collection.failures import ReadFailed
+from arvados_fuse.collection.failures import BadArgument, ReadFailed
 from arvados_fuse.collection.stores import BlockStore, RecordStore
 
 
@@ -90,8 +90,13 @@ class Clients:
         retries: int = 10,
         copies: int | None = None,
         settings: Mapping[str, str] | None = None,
+        connect: bool = True,
     ) -> None:
-        """api_client, keep_client: ours or the SDK's; settings: take the place of the environment."""
+        """api_client, keep_client: ours or the SDK's; settings: take the place of the environment.
+
+        connect: whether to make what is not given.
+        """
+        self._may_connect = connect
         self.settings = settings
         self._retries = retries
         self._started: list[Callable[[], None]] = []
@@ -123,6 +128,8 @@ class Clients:
         return self._blocks
 
     def _connect(self) -> None:
+        if not self._may_connect:
+            raise BadArgument("the collection was made without a place for its records and blocks")
         # Late, so that a collection of a manifest text needs neither a server nor the SDK.
         from arvados_fuse.api import ApiClient, ApiSettings
         from arvados_fuse.keep import BlockCache, RamStore

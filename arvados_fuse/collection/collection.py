@@ -109,7 +109,7 @@ class Collection(SavingApi):
         """
         made = cls.__new__(cls)
         locator = record.get("uuid") or record.get("portable_data_hash")
-        clients = Clients(records, blocks)
+        clients = Clients(records, blocks, connect=False)
         made._start(clients, str(record.get("manifest_text") or ""), record, subject=subject or locator or "")
         made._tree.find_blocks = None
         made._tree.blocks = blocks

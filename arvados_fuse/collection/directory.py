@@ -58,6 +58,9 @@ class Directory(DirectoryView):
             if self._entry(name) is not None:
                 raise PathExists("the name is taken", subject=name)
             made = Directory(self.tree, self, name)
+            if made.stream_name().count("/") > names.PATH_DEPTH_MAX // 2:
+                # Half of what can be read, so that moving one tree into another can't go beyond that.
+                raise BadArgument("too many directories in one another", subject=name)
             self._link(name, made)
         return made
 

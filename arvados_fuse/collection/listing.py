@@ -77,7 +77,7 @@ class Listing:
     @classmethod
     def _read_single(cls, index: ManifestIndex, entry: int, subdirectories: list[str]) -> "Listing | None":
         """The usual case: one line, each name once, in order."""
-        tokens = index.tokens(entry, index.blocks(entry).size)
+        tokens = index.tokens(entry)
         names = tokens.names
         if not tokens.plain and any(name == "." for name in names):
             return None
@@ -96,7 +96,7 @@ class Listing:
         """Any lines: a path may come in several tokens, and is then all of them one after the other."""
         found: dict[str, list[Piece]] = {}
         for entry in own:
-            tokens = index.tokens(entry, index.blocks(entry).size)
+            tokens = index.tokens(entry)
             for name, position, size in zip(tokens.names, tokens.positions, tokens.sizes, strict=True):
                 if name != ".":
                     found.setdefault(name, []).append(Piece(entry, position, size))

@@ -44,7 +44,6 @@ class ManifestIndex:
     names).
     in_order: whether the lines already stand in the order of `keys`, each directory's being next to each
     other.
-    generation: counts the replacements of signatures.
     """
 
     __slots__ = (
@@ -55,7 +54,6 @@ class ManifestIndex:
         "_tables",
         "_text",
         "_virtual",
-        "generation",
         "in_order",
         "keys",
     )
@@ -73,13 +71,12 @@ class ManifestIndex:
             starts = array("Q", (starts[at] for at in order))
         self.in_order = order is None
         self.keys = keys
-        self._text: tuple[bytes, array[int]] = (data, starts)
+        self._text: tuple[bytes, array[int], int] = (data, starts, 0)
         self._virtual: dict[int, Tokens] = {}
         self._loose: frozenset[int] = frozenset()
-        self._tables: OrderedDict[int, BlockTable] = OrderedDict()
+        self._tables: OrderedDict[tuple[int, int], BlockTable] = OrderedDict()
         self._table_lock = Lock()
-        self._signatures: dict[str, str] | None = None
-        self.generation = 0
+        self._signatures: tuple[int, dict[str, str]] | None = None
         if data.count(b"/") != sum(name.count(b"/") for name in raw) or b"\\057" in data:
             self._spread()
         # Kept, because the size is asked for at every directory: counting then would make a walk quadratic.
@@ -88,7 +85,7 @@ class ManifestIndex:
     def _spread(self) -> None:
         """Give directories that are only reached through slashes in file names their own entries in the
         index."""
-        data, starts = self._text
+        data, starts, _ = self._text
         found: dict[tuple[str, int], tuple[list[str], array[int], array[int]]] = {}
         loose = set()
         budget = _PATHS_FACTOR * len(data) + 65536
@@ -123,12 +120,17 @@ class ManifestIndex:
         rows += [(key, start, Tokens(*group, plain=False)) for (key, start), group in found.items()]
         rows.sort(key=lambda row: row[:2])
         self.keys = [row[0] for row in rows]
-        self._text = (data, array("Q", (row[1] for row in rows)))
+        self._text = (data, array("Q", (row[1] for row in rows)), 0)
         self._virtual = {at: row[2] for at, row in enumerate(rows) if row[2] is not None}
         self._loose = frozenset(at for at, row in enumerate(rows) if row[1] in loose)
         self.in_order = False
 
     # What is where.
+
+    @property
+    def generation(self) -> int:
+        """Counts the replacements of signatures."""
+        return self._text[2]
 
     @property
     def data(self) -> bytes:
@@ -178,29 +180,31 @@ class ManifestIndex:
 
     def line(self, at: int) -> Line:
         """The line of entry `at`. Raises ManifestError when it has no locator or no file token."""
-        data, starts = self._text
+        data, starts, _ = self._text
         return Line.at(data, starts[at])
 
     def fault(self, at: int, why: str, token: str) -> ManifestError:
         """The error for something wrong with entry `at`."""
-        data, starts = self._text
+        data, starts, _ = self._text
         return line_fault(data, starts[at], why, token)
 
     def span(self, first: int, last: int) -> bytes:
         """The text of entries `first` to `last - 1`, whole lines, in the order of the keys; not with loose
         lines."""
-        data, starts = self._text
+        data, starts, _ = self._text
         if first >= last:
             return b""
         if self.in_order:
             return data[starts[first] : data.index(b"\n", starts[last - 1]) + 1]
         return b"".join(data[starts[at] : data.index(b"\n", starts[at]) + 1] for at in range(first, last))
 
-    def tokens(self, at: int, stream_size: int) -> Tokens:
+    def tokens(self, at: int) -> Tokens:
         """The files of entry `at`: only those of its own directory. Raises ManifestError."""
         if at in self._virtual:
             return self._virtual[at]
-        found = parse_tokens(self.line(at), stream_size)
+        data, starts, generation = self._text
+        line = Line.at(data, starts[at])
+        found = parse_tokens(line, self._table(line, generation).size)
         if at not in self._loose:
             return found
         here = [number for number, name in enumerate(found.names) if "/" not in name]
@@ -213,17 +217,17 @@ class ManifestIndex:
 
     def blocks(self, at: int) -> BlockTable:
         """The blocks that the files of entry `at` lie in. Raises ManifestError."""
-        data, starts = self._text
-        start = starts[at]
+        data, starts, generation = self._text
+        table = self._tables.get((generation, starts[at]))
+        return self._table(Line.at(data, starts[at]), generation) if table is None else table
+
+    def _table(self, line: Line, generation: int) -> BlockTable:
+        # The generation is part of the key: while signatures are being replaced both texts are in use.
+        table = BlockTable(line)
         with self._table_lock:
-            table = self._tables.get(start) if self._text[0] is data else None
-        if table is None:
-            table = BlockTable(Line.at(data, start))
-            with self._table_lock:
-                if self._text[0] is data:
-                    self._tables[start] = table
-                    while len(self._tables) > _TABLES_KEPT:
-                        self._tables.popitem(last=False)
+            self._tables[generation, line.start] = table
+            if len(self._tables) > _TABLES_KEPT:
+                self._tables.popitem(last=False)
         return table
 
     # Signatures.
@@ -241,33 +245,33 @@ class ManifestIndex:
         old = sorted(set(self._text[1]))
         moved = dict(zip(old, fresh, strict=True))
         with self._table_lock:
-            self._text = (data, array("Q", (moved[start] for start in self._text[1])))
+            _, starts, generation = self._text
+            self._text = (data, array("Q", (moved[start] for start in starts)), generation + 1)
             self._tables.clear()
-            self._signatures = None
-            self.generation += 1
         return True
 
     def signed(self, locator: str) -> str:
         """The locator as the text has it now; itself when the text has no such block."""
-        table = self._signatures
-        if table is None:
-            table = {}
-            for start in sorted(set(self._text[1])):
-                for found in Line.at(self.data, start).head.decode().split(" "):
+        data, starts, generation = self._text
+        known = self._signatures
+        if known is None or known[0] != generation:
+            table: dict[str, str] = {}
+            for start in sorted(set(starts)):
+                for found in Line.at(data, start).head.decode().split(" "):
                     table.setdefault(stripped(found), found)
-            self._signatures = table
-        return table.get(stripped(locator), locator)
+            known = self._signatures = (generation, table)
+        return known[1].get(stripped(locator), locator)
 
     # Memory and invariants.
 
     def approximate_size(self) -> int:
         """Bytes of memory that the index takes, the text included."""
-        data, starts = self._text
+        data, starts, _ = self._text
         return len(data) + 8 * len(starts) + self._key_bytes
 
     def check(self) -> None:
         """Assert the invariants (for tests)."""
-        data, starts = self._text
+        data, starts, _ = self._text
         assert len(starts) == len(self.keys)
         assert all(map(le, self.keys, islice(self.keys, 1, None)))
         assert set(starts) == {0, *(at + 1 for at, byte in enumerate(data) if byte == 0x0A)} - {len(data)}

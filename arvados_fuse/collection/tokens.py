@@ -62,12 +62,11 @@ class Line(NamedTuple):
         end = data.index(b"\n", start)
         name_end = data.index(b" ", start)
         colon = data.find(b":", name_end, end)
-        line = cls(data, start, b"", b"")
         if colon < 0:
-            raise line.fault("no file token", data[start:name_end])
+            raise line_fault(data, start, "no file token", data[start:name_end])
         body = data.rindex(b" ", start, colon) + 1
         if body - 1 <= name_end:
-            raise line.fault("no block locator", data[start:name_end])
+            raise line_fault(data, start, "no block locator", data[start:name_end])
         return cls(data, start, data[name_end + 1 : body - 1], data[body:end])
 
     def fault(self, why: str, token: str | bytes) -> ManifestError:
@@ -91,8 +90,9 @@ class BlockTable:
         """Raises ManifestError when a locator is not legal."""
         self.locators = line.head.decode().split(" ")
         sizes = []
+        whole = _LOCATOR.fullmatch
         for locator in self.locators:
-            match = _LOCATOR.fullmatch(locator)
+            match = whole(locator)
             if match is None:
                 raise line.fault("not a block locator", locator)
             sizes.append(int(match[1]))
