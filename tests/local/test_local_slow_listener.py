@@ -2,10 +2,13 @@
 
 import asyncio
 import base64
+import logging
 import socket
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 from aiohttp import web
 
 from arvados_fuse.local.records import Records
@@ -21,9 +24,10 @@ def frame(text: str) -> bytes:
     return bytes([0x81, 0x80 | len(data)]) + bytes(4) + data
 
 
-async def cut_after(records: Records, token: str, deadline: float) -> bytes:
-    """Subscribe, take nothing while much happens, then read until the connection ends; return all that
-    came.
+async def cut_after(records: Records, token: str, deadline: float, was_cut: Callable[[], bool]) -> bytes:
+    """Subscribe, take nothing until the server has had enough, then read until the connection ends.
+
+    Return all that came.
     """
     loop = asyncio.get_running_loop()
     with ThreadPoolExecutor(2) as executor:
@@ -58,6 +62,8 @@ async def cut_after(records: Records, token: str, deadline: float) -> bytes:
             for number in range(300):
                 body = {"collection": {"name": f"{number} " + "\N{DNA DOUBLE HELIX}" * 240}}
                 await asyncio.to_thread(records.call, token, "collections", "create", body)
+            while not was_cut():  # the caller bounds this
+                await asyncio.sleep(0.01)
             while piece := await loop.sock_recv(client, 65536):
                 said += piece
         except ConnectionResetError:
@@ -68,11 +74,13 @@ async def cut_after(records: Records, token: str, deadline: float) -> bytes:
     return said
 
 
-def test_who_takes_nothing_is_cut(tmp_path: Path) -> None:
+def test_who_takes_nothing_is_cut(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="arvados.local.events")
     site = SiteConfig.new()
     records = Records.open(tmp_path / "records.sqlite", site)
     try:
-        said = asyncio.run(asyncio.wait_for(cut_after(records, site.system_root_token, 0.3), 60))
+        cut = cut_after(records, site.system_root_token, 0.3, lambda: "was cut" in caplog.text)
+        said = asyncio.run(asyncio.wait_for(cut, 60))
     finally:
         records.close()
     assert 0 < said.count(b'"object_uuid"') < 300
