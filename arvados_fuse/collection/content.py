@@ -135,7 +135,8 @@ class Content:
         try:
             yield
             self.version += 1
-            self.parent.tree.count_change()
+            if self.linked:
+                self.parent.tree.count_change()
         finally:
             self._lock.release()
 

@@ -6,7 +6,7 @@ Threads: any; names are guarded by the tree's lock, see `tree` for the order of 
 without it.
 """
 
-from typing import TypeAlias, Union
+from typing import Any, TypeAlias, Union
 
 from arvados_fuse.collection import names
 from arvados_fuse.collection.base import Base
@@ -147,6 +147,11 @@ class Directory(DirectoryView):
                 if child._touched and child.name not in self._changes:
                     made._kept[child.name] = child.copy_of(tree, made, child.name)
             return made
+
+    def clone(self, new_parent: Any = None, new_name: str | None = None) -> "Directory":
+        """A copy that lies nowhere until `new_parent.add` puts it there: the SDK's name for `copy_of`."""
+        parent = self if new_parent is None else new_parent.here()
+        return self.copy_of(parent.tree, None if new_parent is None else parent, new_name or self.name)
 
     def _is_inside(self, other: "Directory") -> bool:
         at: Directory | None = self

@@ -8,10 +8,12 @@ Threads: a handle has one position, so it belongs to one thread at a time; any n
 used at once.
 """
 
+import bz2
 import io
 import os
 import re
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from arvados_fuse.collection.failures import BadArgument
@@ -165,6 +167,23 @@ class Reader:
             if found >= sizehint:
                 break
         return b"".join(parts).decode().splitlines(True)
+
+    def decompress(
+        self, decompress: Callable[[bytes], bytes], size: int, num_retries: int | None = None
+    ) -> Iterator[bytes]:
+        """The rest of the file, `size` bytes at a time, through a function that may give nothing."""
+        for data in self.readall(size):
+            if plain := decompress(data):
+                yield plain
+
+    def readall_decompressed(self, size: int = _PART, num_retries: int | None = None) -> Iterator[bytes]:
+        """The whole file in pieces, decompressed if its name ends in `.gz` or `.bz2`."""
+        self.seek(0)
+        if self.name.endswith(".bz2"):
+            return self.decompress(bz2.BZ2Decompressor().decompress, size)
+        if self.name.endswith(".gz"):
+            return self.decompress(zlib.decompressobj(16 + zlib.MAX_WBITS).decompress, size)
+        return self.readall(size)
 
     def flush(self) -> None:
         """Nothing waits in a handle: what was written is in the file already. `Collection.flush` stores

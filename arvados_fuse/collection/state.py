@@ -49,6 +49,10 @@ class CollectionState(TreeApi):
         """Whether this is what was loaded or last saved."""
         return self.root.tree.version == self.saved_version
 
+    def set_committed(self, value: bool = True) -> None:
+        """Say that this is (or is not) what was last saved; nothing is saved by that."""
+        self.saved_version = self.root.tree.version if value else -1
+
     def manifest_text(
         self,
         stream_name: str = ".",

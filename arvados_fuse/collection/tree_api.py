@@ -75,6 +75,13 @@ class TreeApi(PathApi):
         """The opposite of `committed`."""
         return not self.committed()
 
+    def set_committed(self, value: bool = True) -> None:
+        """Say that the collection is (or is not) what was last saved; nothing is saved by that."""
+        self.root_collection().set_committed(value)
+
+    def set_has_remote_blocks(self, val: bool) -> None:
+        """Accepted; whether there are remote blocks is always looked up."""
+
     def has_remote_blocks(self) -> bool:
         """Whether a block has the signature of another cluster (`+R`)."""
         return any(

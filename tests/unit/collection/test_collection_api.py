@@ -1,6 +1,8 @@
 """The public methods, as a program written for the SDK uses them."""
 
+import bz2
 import errno
+import gzip
 import io
 from typing import Any
 
@@ -507,6 +509,41 @@ def test_remote_blocks_are_copied_before_saving() -> None:
     assert c.has_remote_blocks()
     c.save_new()
     assert "+R" not in records.requests[-1][1]["manifest_text"]
+
+
+def test_compressed_files() -> None:
+    c = start()
+    plain = b"some text " * 1000
+    for name, packed in {"x.gz": gzip.compress(plain), "x.bz2": bz2.compress(plain), "x": plain}.items():
+        with c.open(name, "wb") as f:
+            f.write(packed)
+        with c.open(name, "rb") as f:
+            assert b"".join(f.readall_decompressed(100)) == plain
+            assert f.decompressed_name() == "x"
+
+
+def test_what_is_said_to_be_saved() -> None:
+    c = start()
+    c.remove("a")
+    directory = c.find("d")
+    assert isinstance(directory, Directory)
+    directory.set_committed()
+    assert c.committed()
+    c.set_committed(False)
+    assert c.modified()
+    c.add(directory.clone(c, "new"), "copied")
+    assert tree(c)["copied/c"] == b"bar"
+
+
+def test_a_file_that_is_in_no_collection_any_more_changes_none() -> None:
+    c = start()
+    file = c.find("a")
+    assert isinstance(file, File)
+    c.remove("a")
+    c.set_committed()
+    file.write(0, b"x")
+    assert bytes(file.read(0, 9)) == b"xoobar"
+    assert c.committed()
 
 
 def test_text_files_are_python_s() -> None:
