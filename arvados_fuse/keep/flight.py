@@ -25,8 +25,7 @@ whole.
 
 FEW_READS = 4
 """A flight that answered more reads has a steady reader. One that answered fewer was looked into: the next
-such
-look, at another block, goes first at once."""
+such look, at another block, goes first at once."""
 
 ACTIVE_SECONDS = 0.05
 """A steady reader's own work between two reads takes less; the flight counts as read meanwhile."""
