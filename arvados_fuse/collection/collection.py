@@ -18,6 +18,7 @@ from arvados_fuse.collection.failures import BadArgument
 from arvados_fuse.collection.manifest import ManifestIndex
 from arvados_fuse.collection.manifests import normalized_hash
 from arvados_fuse.collection.saving import UUID, SavingApi
+from arvados_fuse.collection.spool import SpoolFactory
 from arvados_fuse.collection.stores import BlockStore, RecordStore
 from arvados_fuse.collection.tree import Tree
 
@@ -101,11 +102,13 @@ class Collection(SavingApi):
         blocks: BlockStore | None,
         records: RecordStore | None = None,
         subject: str = "",
+        new_spool: SpoolFactory | None = None,
     ) -> "Collection":
         """A collection of an API record that has `manifest_text`. Raises ManifestError like `from_manifest`.
 
         It uses the given stores and no others. subject: how error texts call it; by default its uuid or
-        portable data hash.
+        portable data hash. new_spool: makes the places for unsaved bytes; whoever gives it also decides when
+        they are stored (otherwise a file does so itself when it has a block full).
         """
         made = cls.__new__(cls)
         locator = record.get("uuid") or record.get("portable_data_hash")
@@ -113,6 +116,9 @@ class Collection(SavingApi):
         made._start(clients, str(record.get("manifest_text") or ""), record, subject=subject or locator or "")
         made._tree.find_blocks = None
         made._tree.blocks = blocks
+        if new_spool is not None:
+            made._tree.new_spool = new_spool
+            made._tree.upload_early = False
         made._tree.storage_classes = record.get("storage_classes_desired") or []
         made.num_retries = 10
         made.parent = made.events = None

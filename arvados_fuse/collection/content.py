@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from arvados_fuse.collection.failures import BadArgument, FileTooLarge, ReadFailed
 from arvados_fuse.collection.manifest import ManifestIndex, stripped
-from arvados_fuse.collection.moves import Moves, store_block
+from arvados_fuse.collection.moves import Moves, split, store_block
 from arvados_fuse.collection.segments import BLOCK_SIZE, ZERO_BLOCK, Segment, Segments
 from arvados_fuse.collection.spool import Spool
 from arvados_fuse.collection.stores import BlockReader
@@ -269,7 +269,8 @@ class Content:
         try:
             blocks = tree.block_store() if tree.upload_early else None
             while blocks is not None and waiting >= BLOCK_SIZE:
-                live = store_block(blocks, live, moves, tree.storage_classes)
+                block, live = split(live, BLOCK_SIZE)
+                store_block(blocks, block, moves, tree.storage_classes)
                 waiting -= BLOCK_SIZE
         except ArvadosFuseError:
             # The bytes are safe in the spool; whoever saves will try again and be told.

@@ -89,56 +89,65 @@ def _bytes(segment: Segment) -> bytes | memoryview:
 
 def store_block(
     blocks: BlockStore, segments: Sequence[Segment], moves: Moves, storage_classes: Sequence[str] = ()
-) -> list[Segment]:
-    """Store the first 64 MiB of unsaved segments (all when they are less) as one block; gives the rest.
+) -> None:
+    """Store unsaved segments, together at most 64 MiB, as one block.
 
     Raises what the block store raises; nothing is noted in `moves` then.
     """
-    room = BLOCK_SIZE
-    taken: list[Segment] = []
-    rest: list[Segment] = []
+    parts = [_bytes(segment) for segment in segments]
+    locator = blocks.put(parts[0] if len(parts) == 1 else b"".join(parts), storage_classes=storage_classes)
+    offset = 0
     for segment in segments:
-        size = min(room, segment.size)
-        if size:
-            taken.append(segment._replace(size=size))
-        if size < segment.size:
-            rest.append(Segment(segment.source, segment.offset + size, segment.size - size))
-        room -= size
-    if taken:
-        parts = [_bytes(segment) for segment in taken]
-        locator = blocks.put(
-            parts[0] if len(parts) == 1 else b"".join(parts), storage_classes=storage_classes
-        )
-        offset = 0
-        for segment in taken:
-            moves.add(segment, Segment(locator, offset, segment.size))
-            offset += segment.size
-    return rest
+        moves.add(segment, Segment(locator, offset, segment.size))
+        offset += segment.size
 
 
 def pack(
     blocks: BlockStore, files: Iterable[Sequence[Segment]], moves: Moves, storage_classes: Sequence[str] = ()
 ) -> None:
-    """Store the unsaved segments of many files in as few blocks as keeps a small file in one block.
+    """Store the unsaved segments of many files, each group of `groups` as a block."""
+    for group in groups(files, moves):
+        store_block(blocks, group, moves, storage_classes)
+
+
+def groups(files: Iterable[Sequence[Segment]], moves: Moves) -> list[list[Segment]]:
+    """What goes into which block: as few as keep a small file in one block.
 
     Ranges that `moves` has already are left out; so is what several files share after the first time.
     """
+    planned = Moves()
+    done: list[list[Segment]] = []
     waiting: list[Segment] = []
     size = 0
     for segments in files:
-        fresh = in_written_order(moves.missing(segments))
+        fresh = in_written_order(planned.missing(moves.missing(segments)))
         more = sum(segment.size for segment in fresh)
-        shared = {_spool(segment) for segment in waiting} & {_spool(segment) for segment in fresh}
-        if waiting and (shared or size + more > BLOCK_SIZE):
-            store_block(blocks, waiting, moves, storage_classes)
+        if waiting and size + more > BLOCK_SIZE:
+            done.append(waiting)
             waiting, size = [], 0
-            fresh = moves.missing(fresh)
+        for segment in fresh:
+            planned.add(segment, Segment("planned", 0, segment.size))
         waiting += fresh
-        size += sum(segment.size for segment in fresh)
+        size += more
         while size >= BLOCK_SIZE:
-            waiting = store_block(blocks, waiting, moves, storage_classes)
+            block, waiting = split(waiting, BLOCK_SIZE)
+            done.append(block)
             size -= BLOCK_SIZE
-    store_block(blocks, waiting, moves, storage_classes)
+    return [*done, waiting] if waiting else done
+
+
+def split(segments: Sequence[Segment], size: int) -> tuple[list[Segment], list[Segment]]:
+    """The first `size` bytes of segments, and the rest."""
+    first: list[Segment] = []
+    rest: list[Segment] = []
+    for segment in segments:
+        part = min(size, segment.size)
+        if part:
+            first.append(segment._replace(size=part))
+        if part < segment.size:
+            rest.append(Segment(segment.source, segment.offset + part, segment.size - part))
+        size -= part
+    return first, rest
 
 
 def in_written_order(segments: list[Segment]) -> list[Segment]:
