@@ -32,6 +32,7 @@ WORKLOADS: tuple[Workload, ...] = (
     *names.WALKS,
     names.PROJECT,
     names.FILES,
+    names.THREADING,
     layers.LAYERS,
 )
 ENGINE = "collection"

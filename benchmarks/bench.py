@@ -83,6 +83,7 @@ class Bench:
         cache: Path | None = None,
         environment: Mapping[str, str] | None = None,
         null_files: int = 0,
+        null_options: Sequence[str] = (),
     ) -> Iterator["Mounted"]:
         """A mount of the subject on this cache directory, else on one of its own that is dropped
         afterwards."""
@@ -92,7 +93,7 @@ class Bench:
         mount = Mount(subject, scratch / f"mnt{self._mounts}", scratch / f"log{self._mounts}")
         try:
             if subject.name == "null":
-                options, sign = self._null_options(null_files), "large"
+                options, sign = [*self._null_options(null_files), *null_options], "large"
             else:
                 options, sign = ["--disk-cache-dir", str(cache or own)], "by_id/README"
             seconds = mount.start(options, environment or self.stage.environment(), sign)

@@ -11,6 +11,8 @@ from benchmarks.stage import SMALL_FILES
 
 LIMIT = 180.0
 """Seconds that a listing of a project, or a storm of questions, may take."""
+THREADS = (1, 2, 48)
+"""Of the null file system: what it costs that requests go from thread to thread."""
 STORM = 10_000
 """Files whose attributes are asked for."""
 
@@ -126,6 +128,22 @@ def files_run(bench: Bench, subject: Subject) -> Measured:
     return found
 
 
+def threads_rows(_sizes: Sizes) -> Sequence[Row]:
+    """See Workload."""
+    titles = [f"stat of {STORM:,} files, {count} thread{'s' * (count > 1)}" for count in THREADS]
+    return [Row(f"stat_{count}", title, "1/s") for count, title in zip(THREADS, titles, strict=True)]
+
+
+def threads_run(bench: Bench, subject: Subject) -> Measured:
+    """See Workload."""
+    found = {}
+    for count in THREADS:
+        with bench.mounted(subject, null_files=STORM, null_options=["--workers", str(count)]) as mounted:
+            done = mounted.mount.run("stat_storm", LIMIT, path=mounted.path("", null="tree"))
+            found[f"stat_{count}"] = Value(done.figures["count"] / done.figures["seconds"])
+    return found
+
+
 WALKS = tuple(
     Workload(
         f"walk-{files}",
@@ -137,4 +155,5 @@ WALKS = tuple(
     for files in (10_000, 100_000, 1_000_000)
 )
 PROJECT = Workload("project", "Projects", project_rows, project_run)
+THREADING = Workload("threads", "Threads of a mount that does nothing", threads_rows, threads_run, ("null",))
 FILES = Workload("files", "Small files", files_rows, files_run)

@@ -1,8 +1,9 @@
 """A file system that does nothing, as fast as llfuse lets it: the ceiling of this machine.
 
-`python -m benchmarks.null_fs MOUNT_DIR --large BYTES --parts N --files N --small BYTES --flat N`
+`python -m benchmarks.null_fs MOUNT_DIR --large BYTES --parts N --files N --small BYTES --flat N --workers N`
 
-Run by the measurements in a process of its own, mounted with the options that arv-mount uses. It shows
+Run by the measurements in a process of its own, with the mount options and as many threads as arv-mount has:
+a mount with one thread is cheaper, but one program that waits would make all others wait. It shows
 `large`, `part0` ... (zeros), `tree/d00000/f000000` ..., and `flat/f000000` ...; every answer is computed from
 the name or the inode number, and llfuse's global lock is never released, because that costs as well.
 """
@@ -17,9 +18,9 @@ from typing import Any
 
 import llfuse
 
+from arvados_fuse.fuse.session import MAX_READ, WORKERS
+
 PER_DIRECTORY = 100
-MAX_READ = 131072
-"""Bytes per read request, as arv-mount asks for."""
 TIMEOUT = 15.0
 """Seconds that the kernel may keep an answer, as arv-mount's default is."""
 
@@ -109,11 +110,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("mount_dir", type=Path)
     for option in ("--large", "--parts", "--files", "--small", "--flat"):
         parser.add_argument(option, type=int, default=0)
+    parser.add_argument("--workers", type=int, default=WORKERS)
     options = parser.parse_args(arguments)
     flags = {"big_writes", "default_permissions", f"max_read={MAX_READ}", "fsname=null", "ro"}
     llfuse.init(NullFileSystem(options), str(options.mount_dir), flags)
     try:
-        llfuse.main(workers=1)
+        llfuse.main(workers=options.workers)
     finally:
         llfuse.close()
     return 0
