@@ -64,6 +64,8 @@ class _ParentEnds(Exception):
 
 
 def _parent_ends(*_: object) -> None:
+    # Every thread of the dying process that inherits us from another tells us again.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     raise _ParentEnds
 
 
