@@ -130,7 +130,7 @@ def test_blocks_that_cannot_be_had(fs: FileSystem, own: Maker) -> None:
     with pytest.raises(OSError, match="Input/output error"):
         file.read(0, 100)
     file.close()
-    assert took(begun) < 60
+    assert took(begun) < 150  # a block is tried for again for somewhat over a minute
 
 
 def answering(monkeypatch: pytest.MonkeyPatch, uuid: str, change: Callable[[dict[str, Any]], Any]) -> None:
