@@ -44,7 +44,7 @@ class Directory(DirectoryView):
         self._base.read()
         with Guard(self):
             if self._entry(name) is not None:
-                raise PathExists("the name is taken", subject=name)
+                raise PathExists(f"the name is taken: {name!r}", subject=name)
             content = Content(self, name, Segments(), changed=True)
             self._link(name, content)
         return File(None, name, 0, content)
@@ -56,11 +56,11 @@ class Directory(DirectoryView):
         self._base.read()
         with Guard(self):
             if self._entry(name) is not None:
-                raise PathExists("the name is taken", subject=name)
+                raise PathExists(f"the name is taken: {name!r}", subject=name)
             made = Directory(self.tree, self, name)
             if made.stream_name().count("/") > names.PATH_DEPTH_MAX // 2:
                 # Half of what can be read, so that moving one tree into another can't go beyond that.
-                raise BadArgument("too many directories in one another", subject=name)
+                raise BadArgument(f"too many directories in one another: {name!r}", subject=name)
             self._link(name, made)
         return made
 
@@ -75,10 +75,10 @@ class Directory(DirectoryView):
         with Guard(self):
             entry = self._entry(name)
             if entry is None:
-                raise PathNotFound("no such entry", subject=name)
+                raise PathNotFound(f"no such entry: {name!r}", subject=name)
             if isinstance(entry, Directory):
                 if not recursive and not entry.is_empty():
-                    raise DirectoryNotEmpty("directory not empty", subject=name)
+                    raise DirectoryNotEmpty(f"directory not empty: {name!r}", subject=name)
                 entry.linked = False
                 self._unlink(name)
             else:
@@ -97,7 +97,7 @@ class Directory(DirectoryView):
             previous = self._entry(name)
             if previous is not None:
                 if not overwrite:
-                    raise PathExists("the name is taken", subject=name)
+                    raise PathExists(f"the name is taken: {name!r}", subject=name)
                 self.unlink(name, recursive=True)
             self._link(name, item)
             return previous
@@ -117,9 +117,9 @@ class Directory(DirectoryView):
         with TwoGuards(self, target):
             entry, previous = self._entry(name), target._entry(new_name)
             if entry is None:
-                raise PathNotFound("no such entry", subject=name)
+                raise PathNotFound(f"no such entry: {name!r}", subject=name)
             if isinstance(entry, Directory) and target._is_inside(entry):
-                raise BadArgument("a directory can't be moved into itself", subject=name)
+                raise BadArgument(f"a directory can't be moved into itself: {name!r}", subject=name)
             if self is target and name == new_name:
                 return entry
             if previous is not None:
@@ -266,6 +266,6 @@ def check_name(name: str) -> None:
 def _check_replace(entry: Entry, previous: Entry, name: str) -> None:
     if isinstance(previous, Directory):
         if not isinstance(entry, Directory):
-            raise IsADirectoryPath("a file can't take the place of a directory", subject=name)
+            raise IsADirectoryPath(f"a file can't take the place of a directory: {name!r}", subject=name)
     elif isinstance(entry, Directory):
-        raise NotADirectoryPath("a directory can't take the place of a file", subject=name)
+        raise NotADirectoryPath(f"a directory can't take the place of a file: {name!r}", subject=name)

@@ -72,12 +72,12 @@ class PathApi:
         at: Found | None = self
         for part in _split(path):
             if not isinstance(at, PathApi):
-                raise NotADirectoryPath("Not a directory", subject=path)
+                raise NotADirectoryPath(f"Not a directory: {path!r}", subject=path)
             at = at.here().get(part)
             if at is None:
                 return None
         if isinstance(at, File) and path.endswith("/"):
-            raise NotADirectoryPath("Not a directory", subject=path)
+            raise NotADirectoryPath(f"Not a directory: {path!r}", subject=path)
         return at
 
     def find_or_create(self, path: str, create_type: str) -> Found:
@@ -106,14 +106,14 @@ class PathApi:
             if last and found is not None:
                 return found
             if not isinstance(found, PathApi):
-                raise NotADirectoryPath("Not a directory", subject=path)
+                raise NotADirectoryPath(f"Not a directory: {path!r}", subject=path)
             at = found
         return at
 
     def mkdirs(self, path: str) -> "PathApi":
         """Make a directory, and those on the way. Raises PathExists."""
         if self.find(path) is not None:
-            raise PathExists("Directory or file exists", subject=path)
+            raise PathExists(f"Directory or file exists: {path!r}", subject=path)
         made = self.find_or_create(path, COLLECTION)
         assert isinstance(made, PathApi)
         return made
@@ -143,9 +143,9 @@ class PathApi:
     def _directory(self, path: str) -> "PathApi":
         found = self.find(path)
         if found is None:
-            raise PathNotFound("File not found", subject=path)
+            raise PathNotFound(f"File not found: {path!r}", subject=path)
         if not isinstance(found, PathApi):
-            raise NotADirectoryPath("Not a directory", subject=path)
+            raise NotADirectoryPath(f"Not a directory: {path!r}", subject=path)
         return found
 
     def open(self, path: str, mode: str = "r", encoding: str | None = None) -> Any:
@@ -158,9 +158,9 @@ class PathApi:
             self.need_writable()
             found = self.find_or_create(path, FILE)
         if found is None:
-            raise PathNotFound("File not found", subject=path)
+            raise PathNotFound(f"File not found: {path!r}", subject=path)
         if not isinstance(found, File):
-            raise IsADirectoryPath("Is a directory", subject=path)
+            raise IsADirectoryPath(f"Is a directory: {path!r}", subject=path)
         if mode[0] == "w":
             found.truncate(0)
         return handles.open_file(found, mode, encoding)
@@ -285,7 +285,7 @@ class PathApi:
         if isinstance(source, str):
             found = (self if source_collection is None else source_collection).find(source)
             if found is None:
-                raise PathNotFound("File not found", subject=source)
+                raise PathNotFound(f"File not found: {source!r}", subject=source)
             own_name = source.split("/")[-1]
         else:
             found = source
@@ -297,9 +297,9 @@ class PathApi:
         if way:
             target = self.find_or_create(way, COLLECTION) if create else self.find(way)
         if target is None:
-            raise PathNotFound("Target directory not found", subject=target_path)
+            raise PathNotFound(f"Target directory not found: {target_path!r}", subject=target_path)
         if not isinstance(target, PathApi):
-            raise NotADirectoryPath("Not a directory", subject=target_path)
+            raise NotADirectoryPath(f"Not a directory: {target_path!r}", subject=target_path)
         inside = (target if name == "." else target.here().get(name)) if own_name else None
         if isinstance(inside, PathApi):
             return found, inside, own_name
@@ -336,7 +336,7 @@ def _split(path: str) -> list[str]:
     if parts and not parts[-1]:
         parts.pop()
     if "" in parts:
-        raise NotADirectoryPath("Not a directory", subject=path)
+        raise NotADirectoryPath(f"Not a directory: {path!r}", subject=path)
     return parts
 
 
