@@ -7,7 +7,7 @@ get is said by its `Policy`. Any thread may call; no lock is held while loading 
 import logging
 import time
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, cast
 
 from arvados_fuse.errors import Unreachable
 from arvados_fuse.tree.attributes import FOREVER
@@ -17,6 +17,8 @@ logger = logging.getLogger("arvados.arvados_fuse")
 
 T = TypeVar("T")
 
+_NOTHING: Final = object()
+"""In place of a value that is not there: one attribute says both, so no reader can see half of a change."""
 PATIENCE = 1.0
 """Seconds to wait for news when there is an old value: a server that is slow or down must not stop those who
 look."""
@@ -55,7 +57,6 @@ class Cell(Generic[T]):
     __slots__ = (
         "_attempt",
         "_expired_at",
-        "_filled",
         "_load",
         "_loaded_at",
         "_policy",
@@ -71,8 +72,7 @@ class Cell(Generic[T]):
         self._pool = pool
         self.subject = subject
         self._attempt: Attempt[T] | None = None
-        self._value: T | None = None
-        self._filled = False
+        self._value: Any = _NOTHING
         self._loaded_at = 0.0
         self._quiet_until = 0.0
         self._expired_at = float("-inf")
@@ -84,11 +84,12 @@ class Cell(Generic[T]):
         after the deadline. When there is an old value and the server can't be reached, that is the answer.
         """
         now = time.monotonic()
-        value, filled = self._value, self._filled
+        value = self._value
+        filled = value is not _NOTHING
         if filled and now < self._policy.until(self._loaded_at):
-            return value  # type: ignore[return-value]
+            return cast(T, value)
         if filled and now < self._quiet_until:
-            return value  # type: ignore[return-value]
+            return cast(T, value)
         attempt = self.start()
         if not filled:
             return attempt.wait(deadline, self.subject)
@@ -98,7 +99,7 @@ class Cell(Generic[T]):
             if attempt.done:
                 self._quiet_until = time.monotonic() + PAUSE_AFTER_FAILURE
                 logger.warning("%s is shown as it was known before: %s", self.subject, error)
-            return value  # type: ignore[return-value]
+            return cast(T, value)
 
     def start(self) -> Attempt[T]:
         """Begin to load, or join the load under way."""
@@ -112,24 +113,24 @@ class Cell(Generic[T]):
 
     def peek(self) -> T | None:
         """What is known now, fresh or not; loads nothing."""
-        return self._value
+        value = self._value
+        return None if value is _NOTHING else value
 
     @property
     def filled(self) -> bool:
-        return self._filled
+        return self._value is not _NOTHING
 
     def is_fresh(self) -> bool:
-        return self._filled and time.monotonic() < self._policy.until(self._loaded_at)
+        return self.filled and time.monotonic() < self._policy.until(self._loaded_at)
 
     def put(self, value: T) -> None:
         """A value that came another way, of unknown age: used while nothing better can be had."""
         self._value = value
         self._loaded_at = float("-inf")
-        self._filled = True
 
     def touch(self, at: float) -> None:
         """The value was right at `at` (time.monotonic())."""
-        if self._filled and at > self._expired_at:
+        if self.filled and at > self._expired_at:
             self._loaded_at = max(self._loaded_at, at)
 
     def expire(self) -> None:
@@ -140,20 +141,20 @@ class Cell(Generic[T]):
 
     def clear(self) -> None:
         """Give the value back to memory; it is loaded again when next looked at."""
-        self._filled = False
-        self._value = None
+        self._value = _NOTHING
 
     def look(self, deadline: float) -> tuple[T, float]:
         """`get` and `remaining` in one, for what is asked very often."""
-        if self._filled:
+        value = self._value  # read once: `clear` may come at any moment
+        if value is not _NOTHING:
             left = self._policy.until(self._loaded_at) - time.monotonic()
             if left > 0:
-                return self._value, left  # type: ignore[return-value]
+                return value, left
         return self.get(deadline), self.remaining()
 
     def remaining(self) -> float:
         """Seconds for which the kernel may rely on the value without asking."""
-        if not self._filled:
+        if not self.filled:
             return 0.0
         return max(0.0, self._policy.until(self._loaded_at) - time.monotonic())
 
@@ -163,7 +164,6 @@ class Cell(Generic[T]):
         def load() -> T:
             value = self._load()
             self._value = value
-            self._filled = True
             # Counted from before the question: a change made meanwhile must not be hidden for longer.
             self._loaded_at = begun if begun > self._expired_at else float("-inf")
             return value
