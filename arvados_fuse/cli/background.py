@@ -35,12 +35,16 @@ def launch(serve: Serve, *, leave_terminal: Callable[[], None], follow_parent: b
     """
     reading, writing = os.pipe()
     parent = os.getpid()
+    # An interrupt between the fork and the `try` would leave a child that nobody ends.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     child = os.fork()
     if child == 0:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.close(reading)
         _exit_with(lambda: _serve_in_child(serve, writing, leave_terminal, parent if follow_parent else 0))
-    os.close(writing)
     try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        os.close(writing)
         ready = os.read(reading, 1) == b"."
     except BaseException:
         with contextlib.suppress(ProcessLookupError):
