@@ -186,7 +186,7 @@ class CollectionRoot(CollectionDirectory):
 
     def __init__(self, context: Context, state: CollectionState) -> None:
         super().__init__(context, state)
-        self.shows = state.key
+        self.shows = "" if state.forever else state.key
 
     def attributes(self, timeout: float | None = None) -> Attributes:
         return super().attributes(timeout)._replace(size=self.state.size)

@@ -25,10 +25,10 @@ logger = logging.getLogger("arvados.arvados_fuse")
 LONG = 60.0
 """Seconds for which what was learned is good while events arrive. Not longer, because of some changes there
 are no events: a permission taken away by others, a date of trashing that has come."""
-BRIEF = 0.5
+BRIEF = 0.3
 """Seconds for which the kernel remembers directories and missing names while events arrive: a change
 elsewhere shows within a second."""
-AGAIN_AFTER = 0.4
+AGAIN_AFTER = 0.3
 """Seconds after which the kernel is told once more: answers that were on their way to it when it was told
 first have come by then. Changes of one collection in that time are told together."""
 GRACE = 3.0
@@ -139,6 +139,7 @@ class Follower:
 
     def _became(self, status: Status) -> None:
         policy = self._context.policy
+        logger.debug("Events: %s%s", status.state, f" ({status.reason})" if status.reason else "")
         if status.state == "disconnected":
             policy.max_age, policy.brief = self._refresh_time, float("inf")
             self._all_again = time.monotonic() + GRACE

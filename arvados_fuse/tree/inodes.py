@@ -115,18 +115,18 @@ class Inodes:
         return node.ino if node is not None else preferred_number(parent.ino, name)
 
     def shown(self) -> list[str]:
-        """The keys of all collections of which a top directory is in the table."""
+        """The uuids of all collections of which a top directory is in the table."""
         with self._lock:
             return list(self._showing)
 
-    def lasting_names(self, key: str) -> Iterator[tuple[int, str]]:
-        """Number of the directory, and name, of everything in the collection `key` that the kernel may
+    def lasting_names(self, uuid: str) -> Iterator[tuple[int, str]]:
+        """Number of the directory, and name, of everything in the collection `uuid` that the kernel may
         remember for long.
 
         The lock is held for one directory at a time: what is adopted meanwhile may be left out.
         """
         with self._lock:
-            waiting: list[Node] = list(self._showing.get(key, ()))
+            waiting: list[Node] = list(self._showing.get(uuid, ()))
         while waiting:
             directory = waiting.pop()
             if not isinstance(directory, DirectoryNode):

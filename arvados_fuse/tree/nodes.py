@@ -38,7 +38,7 @@ class Node:
     lasting = False
     """Whether the kernel is told when the name stands for something else, and may remember it for long."""
     shows = ""
-    """At the top of a collection: its key (uuid or portable data hash)."""
+    """At the top of a collection that can change: its uuid."""
 
     def __init__(self, context: "Context") -> None:
         self.context = context

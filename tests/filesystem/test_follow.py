@@ -1,0 +1,340 @@
+"""From news to marks, and to what the kernel is told: a follower on a real tree, driven by hand."""
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from drivers import TreeDriver, exists
+from event_peers import event, uuid_of
+from servers import wait_for
+from worlds import Maker, session
+
+from arvados_fuse.api import Lost, News, Status
+from arvados_fuse.api.changes import change_of
+from arvados_fuse.tree import follow
+from arvados_fuse.tree.attributes import FOREVER, Attributes, Invalidation, Missing
+from arvados_fuse.tree.follow import BRIEF, LONG, Follower
+from arvados_fuse.tree.inodes import ROOT
+
+REFRESH = 3600.0
+NAMES = ("a", "d/b", "d/e/c")
+
+
+class Followed(NamedTuple):
+    """A mount of one project with one collection in it, whose files the kernel knows."""
+
+    tree: TreeDriver
+    follower: Follower
+    news: "queue.SimpleQueue[News]"
+    told: "queue.SimpleQueue[Invalidation]"
+    mine: Maker
+    project: str
+    uuid: str
+    pdh: str
+    files: dict[str, tuple[int, bytes]]
+    """By path in the collection: the directory's number and the name."""
+
+    def take_told(self) -> list[tuple[int, bytes]]:
+        """What the kernel was told until now."""
+        taken = []
+        while not self.told.empty():
+            one = self.told.get()
+            taken.append((one.inode, one.name))
+        return taken
+
+    def change(self, **properties: Any) -> None:
+        """An event on the collection."""
+        self.take(object_uuid=self.uuid, object_owner_uuid=self.project, **properties)
+
+    def take(self, **fields: Any) -> None:
+        change = change_of(event(1) | fields)
+        assert change is not None
+        self.follower.take(change)
+
+    def lookup(self, path: str) -> Attributes:
+        found = self.tree.fs.getattr(ROOT)
+        for name in path.split("/"):
+            found = self.tree.fs.lookup(found.ino, name.encode())
+        return found
+
+
+@pytest.fixture
+def followed(mine: Maker, tmp_path: Path) -> Iterator[Followed]:
+    project = mine.project("for a test")
+    made = mine.collection("c", {name: name.encode() for name in NAMES}, owner_uuid=project)
+    with session(
+        mine.server, mine.token, tmp_path, mode="project", target=project, refresh_time=REFRESH
+    ) as built:
+        fs = built.filesystem
+        news: queue.SimpleQueue[News] = queue.SimpleQueue()
+        told: queue.SimpleQueue[Invalidation] = queue.SimpleQueue()
+        follower = Follower(fs.context, fs.inodes, news, told, refresh_time=REFRESH)
+        result = Followed(
+            TreeDriver(fs), follower, news, told, mine, project, made["uuid"], made["portable_data_hash"], {}
+        )
+        for name in NAMES:
+            directory, _, last = f"c/{name}".rpartition("/")
+            result.files[name] = result.lookup(directory).ino, last.encode()
+            result.lookup(f"c/{name}")
+        yield result
+        follower.stop()
+
+
+def both(pdh_before: str, pdh_after: str, **more: Any) -> dict[str, Any]:
+    return {
+        "properties": {
+            "old_attributes": {"portable_data_hash": pdh_before, "is_trashed": False},
+            "new_attributes": {"portable_data_hash": pdh_after, "is_trashed": False} | more,
+        }
+    }
+
+
+OTHER = "fffffffffffffffffffffffffffffff0+4711"
+
+
+def test_new_content_is_told_for_every_file_and_nothing_else(followed: Followed) -> None:
+    followed.change(**both(followed.pdh, OTHER))
+    assert sorted(followed.take_told()) == sorted(followed.files.values())
+
+
+def test_the_same_content_is_not_told(followed: Followed) -> None:
+    followed.change(**both(followed.pdh, followed.pdh, name="another"))
+    assert followed.take_told() == []
+
+
+def test_an_event_that_does_not_say_the_content_is_told(followed: Followed) -> None:
+    followed.change(properties={})
+    assert len(followed.take_told()) == len(NAMES)
+
+
+@pytest.mark.parametrize("kind", ["trash", "untrash", "delete"])
+def test_what_goes_and_comes_back_is_told(followed: Followed, kind: str) -> None:
+    followed.change(event_type=kind, **both(followed.pdh, followed.pdh))
+    assert len(followed.take_told()) == len(NAMES)
+
+
+def test_other_collections_are_left_alone(followed: Followed) -> None:
+    followed.take(object_uuid=uuid_of(77))
+    assert followed.take_told() == []
+
+
+def test_a_file_that_the_kernel_has_forgotten_is_not_told(followed: Followed) -> None:
+    found = followed.lookup("c/a")
+    followed.tree.fs.forget([(found.ino, 2)])
+    followed.change(**both(followed.pdh, OTHER))
+    assert sorted(followed.take_told()) == sorted(
+        place for name, place in followed.files.items() if name != "a"
+    )
+
+
+def test_content_by_hash_is_never_told(mine: Maker, tmp_path: Path) -> None:
+    pdh = mine.collection("c", {"a": b"a"})["portable_data_hash"]
+    with session(mine.server, mine.token, tmp_path, mode="by_id", refresh_time=REFRESH) as built:
+        fs = built.filesystem
+        told: queue.SimpleQueue[Invalidation] = queue.SimpleQueue()
+        follower = Follower(fs.context, fs.inodes, queue.SimpleQueue(), told, refresh_time=REFRESH)
+        follower.take(Status("connected", 0.0))
+        directory = fs.lookup(ROOT, pdh.encode())
+        file = fs.lookup(directory.ino, b"a")
+        assert min(directory.timeout, file.timeout) > FOREVER / 2
+        follower.take(Lost(time.monotonic(), "test"))
+        assert told.empty()
+        assert fs.lookup(directory.ino, b"a").timeout > FOREVER / 2
+        assert fs.lookup(directory.ino, b"a").ino == file.ino
+
+
+def test_told_again_soon_and_changes_meanwhile_together(followed: Followed) -> None:
+    followed.follower.start()
+    heard: list[float] = []
+    for _ in range(20):
+        change = change_of(event(1, object_uuid=followed.uuid) | both(followed.pdh, OTHER))
+        assert change is not None
+        followed.news.put(change)
+    begun = time.monotonic()
+    while time.monotonic() - begun < 4 * follow.AGAIN_AFTER:
+        heard += [time.monotonic() - begun] * len(followed.take_told())
+        time.sleep(0.01)  # time itself is what is tested
+    passes = len(heard) / len(NAMES)
+    assert passes == 3, "at once, for those that came meanwhile, and once more for these"
+    assert heard[0] < follow.AGAIN_AFTER
+    assert heard[-1] > 1.8 * follow.AGAIN_AFTER
+
+
+def test_how_long_the_kernel_remembers_while_events_arrive(followed: Followed) -> None:
+    before = followed.lookup("c/a")
+    assert before.timeout > LONG, "the refresh time"
+    followed.follower.take(Status("connected", 0.0))
+    assert LONG < REFRESH
+    assert followed.lookup("c/a").timeout > BRIEF
+    assert followed.lookup("c").timeout == BRIEF
+    assert followed.lookup("c/d").timeout == BRIEF
+    assert followed.tree.fs.getattr(followed.lookup("c/d").ino).timeout == BRIEF
+    with pytest.raises(Missing) as missing:
+        followed.lookup("c/nothing")
+    assert missing.value.timeout == BRIEF
+    followed.follower.take(Status("disconnected", 0.0))
+    assert followed.lookup("c").timeout > BRIEF
+
+
+def test_a_short_refresh_time_is_made_long_by_events_and_back(mine: Maker, tmp_path: Path) -> None:
+    made = mine.collection("c", {"a": b"a"})["uuid"]
+    with session(
+        mine.server, mine.token, tmp_path, mode="collection", target=made, refresh_time=2.0
+    ) as built:
+        fs = built.filesystem
+        follower = Follower(fs.context, fs.inodes, queue.SimpleQueue(), queue.SimpleQueue(), refresh_time=2.0)
+        assert fs.lookup(ROOT, b"a").timeout <= 2.0
+        follower.take(Status("polling", 0.0))
+        assert 2.0 < fs.lookup(ROOT, b"a").timeout <= LONG
+        follower.take(Status("disconnected", 0.0))
+        assert fs.lookup(ROOT, b"a").timeout <= 2.0
+
+
+def test_lost_marks_what_was_learned_before_and_only_that(followed: Followed) -> None:
+    context = followed.tree.fs.context
+    state = context.known_collection(followed.uuid)
+    assert state is not None
+    assert state.timeout() > 0
+    followed.follower.take(Lost(time.monotonic() - 1000.0, "long ago"))
+    assert state.timeout() > 0
+    followed.follower.take(Lost(time.monotonic(), "now"))
+    assert state.timeout() == 0
+    assert sorted(set(followed.take_told())) == sorted(followed.files.values())
+    assert followed.lookup("c/a").timeout > 0, "asked for again"
+
+
+def test_without_events_for_a_while_the_kernel_must_forget(
+    followed: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "GRACE", 0.2)
+    followed.follower.start()
+    followed.news.put(Status("disconnected", 0.0))
+    followed.news.put(Status("connected", 0.0))
+    followed.news.put(Status("disconnected", 0.0))
+    assert followed.take_told() == []
+    wait_for(lambda: followed.told.qsize() >= len(NAMES), "the kernel is told")
+    assert sorted(followed.take_told()[: len(NAMES)]) == sorted(followed.files.values())
+
+
+def test_a_short_break_costs_nothing(followed: Followed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follow, "GRACE", 0.2)
+    followed.follower.start()
+    followed.news.put(Status("disconnected", 0.0))
+    followed.news.put(Status("connected", 0.0))
+    time.sleep(0.4)  # time itself is what is tested
+    assert followed.take_told() == []
+
+
+GROUP = uuid_of(5, "j7d0g")
+LINK = uuid_of(5, "o0j2j")
+
+
+@pytest.mark.parametrize(
+    ("fields", "everything"),
+    [
+        ({"object_uuid": GROUP, "event_type": "trash"}, True),
+        ({"object_uuid": GROUP, "event_type": "delete"}, True),
+        ({"object_uuid": GROUP, "event_type": "create"}, False),
+        ({"object_uuid": GROUP}, False),
+        (
+            {
+                "object_uuid": GROUP,
+                "properties": {
+                    "old_attributes": {"owner_uuid": uuid_of(1, "j7d0g")},
+                    "new_attributes": {"owner_uuid": uuid_of(2, "j7d0g")},
+                },
+            },
+            True,
+        ),
+        (
+            {
+                "object_uuid": LINK,
+                "event_type": "delete",
+                "properties": {"old_attributes": {"name": "can_read"}},
+            },
+            True,
+        ),
+        ({"object_uuid": LINK, "properties": {"new_attributes": {"name": "can_write"}}}, True),
+        ({"object_uuid": LINK, "properties": {"new_attributes": {"name": "my tag"}}}, False),
+        ({"object_uuid": uuid_of(5, "tpzed")}, False),
+    ],
+)
+def test_what_may_change_everything(followed: Followed, fields: dict[str, Any], everything: bool) -> None:
+    state = followed.tree.fs.context.known_collection(followed.uuid)
+    assert state is not None
+    followed.take(**fields)
+    assert (state.timeout() == 0) is everything
+    assert bool(followed.take_told()) is everything
+
+
+def test_a_failure_is_logged_and_the_next_news_is_followed(
+    followed: Followed, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Bad:
+        def changed(self, change: Any) -> None:
+            raise ZeroDivisionError("a bug")
+
+    bad = Bad()
+    followed.tree.fs.context.watch(bad)
+    followed.follower.start()
+    change = change_of(event(1, object_uuid=uuid_of(9)))
+    assert change is not None
+    followed.news.put(change)
+    wait_for(lambda: "ZeroDivisionError" in caplog.text, "the failure is logged")
+    state = followed.tree.fs.context.known_collection(followed.uuid)
+    assert state is not None
+    assert state.timeout() == 0, "after a failure nothing is believed"
+    followed.news.put(Lost(time.monotonic(), "next"))
+    wait_for(lambda: followed.told.qsize() >= len(NAMES), "the next news is followed")
+
+
+def test_nothing_is_fetched_until_somebody_looks(followed: Followed) -> None:
+    log = followed.mine.server.data_dir / "server.log"
+    size = log.stat().st_size
+    for _ in range(50):
+        followed.change(**both(followed.pdh, OTHER))
+        followed.take(object_uuid=GROUP, event_type="trash")
+    with open(log) as text:
+        text.seek(size)
+        assert "arvados.local.api" not in text.read()
+
+
+def test_changes_while_others_look(followed: Followed) -> None:
+    """Marks, invalidations and lookups from many threads: the books stay right."""
+    stop = threading.Event()
+    failures: list[BaseException] = []
+
+    def look() -> None:
+        try:
+            while not stop.is_set():
+                for name in NAMES:
+                    assert exists(followed.tree, f"c/{name}")
+                assert not exists(followed.tree, f"c/{os.urandom(2).hex()}")
+        except BaseException as error:  # noqa: BLE001 - told to the test
+            failures.append(error)
+
+    threads = [threading.Thread(target=look) for _ in range(8)]
+    followed.follower.start()
+    for thread in threads:
+        thread.start()
+    begun = time.monotonic()
+    while time.monotonic() - begun < 2 and not failures:
+        for fields in (
+            {"object_uuid": followed.uuid, "object_owner_uuid": followed.project},
+            {"object_uuid": GROUP, "event_type": "trash"},
+            {"object_uuid": uuid_of(3), "object_owner_uuid": followed.project},
+        ):
+            change = change_of(event(1) | fields)
+            assert change is not None
+            followed.news.put(change)
+        time.sleep(0.001)  # a rate of events
+    stop.set()
+    for thread in threads:
+        thread.join(30)
+    assert failures == []
+    followed.tree.fs.check()
