@@ -5,14 +5,15 @@ use, and neighbouring
 ranges of a file joined: byte for byte what the SDK's `Collection.manifest_text(normalize=True)` writes.
 """
 
-from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import add
 from typing import NamedTuple
 
 from arvados_fuse.collection.listing import Listing
 from arvados_fuse.collection.manifest import ManifestIndex, stripped
 from arvados_fuse.collection.names import escape
+from arvados_fuse.collection.reuse import reusable_tokens
 from arvados_fuse.collection.segments import BLOCK_SIZE, Segment, Zeros
 from arvados_fuse.collection.tokens import BlockTable
 
@@ -89,15 +90,12 @@ class LineWriter:
             stop = at + size
         self._tokens.append(f"{start}:{stop - start}:{name}" if start >= 0 else f"0:0:{name}")
 
-    def add_listing(
-        self, index: ManifestIndex, listing: Listing, first: int, last: int, moved: "array[int]"
-    ) -> None:
-        """Files `first` to `last - 1` of a listing.
-
-        moved: where the blocks of the listing's own stream are in this line, -1 for not yet; made by
-        `places_for`.
-        """
-        table = index.blocks(listing.entry)
+    def add_listing(self, source: "ListingSource", first: int, last: int) -> None:
+        """Files `first` to `last - 1` of a listing."""
+        if source.texts is not None:
+            self._add_texts(source, source.texts, first, last)
+            return
+        listing, table = source.listing, source.table
         starts = table.offsets
         number = 0
         names = escaped(listing.names[first:last])
@@ -106,7 +104,7 @@ class LineWriter:
             range(first, last), names, listing.positions[first:last], listing.sizes[first:last], strict=True
         ):
             if at in listing.scattered or table.has_empty:
-                self.add(name, ranges_of(index, listing, at))
+                self.add(name, ranges_of(source.index, listing, at))
                 continue
             if not size:
                 tokens.append(f"0:0:{name}")
@@ -114,13 +112,62 @@ class LineWriter:
             if not starts[number] <= position < starts[number + 1]:
                 number = bisect_right(starts, position) - 1
             if position + size > starts[number + 1]:
-                self.add(name, ranges_of(index, listing, at))
+                self.add(name, ranges_of(source.index, listing, at))
                 continue
-            block = moved[number]
-            if block < 0:
-                block = self.place(table.locators[number], starts[number + 1] - starts[number])
-                moved[number] = block
-            tokens.append(f"{block + position - starts[number]}:{size}:{name}")
+            tokens.append(f"{self._block(source, number) + position - starts[number]}:{size}:{name}")
+
+    def _block(self, source: "ListingSource", number: int) -> int:
+        """Where a block of the listing's own stream is in this line."""
+        block = source.places[number]
+        if block < 0:
+            starts = source.table.offsets
+            block = self.place(source.table.locators[number], starts[number + 1] - starts[number])
+            source.places[number] = block
+        return block
+
+    def _add_texts(self, source: "ListingSource", texts: list[str], first: int, last: int) -> None:
+        """The same, block by block: files of a block that stands where it stood keep their tokens."""
+        listing, starts = source.listing, source.table.offsets
+        positions, sizes, names = listing.positions, listing.sizes, listing.names
+        while first < last:
+            number = bisect_right(starts, positions[first]) - 1
+            end = starts[number + 1]
+            stop = bisect_left(positions, end, first, last)
+            # Usually only the last file of a block goes on in the next.
+            inside = stop - 1 if positions[stop - 1] + sizes[stop - 1] > end else stop
+            if inside > first and max(map(add, positions[first:inside], sizes[first:inside])) > end:
+                inside = first
+            if inside > first:
+                shift = self._block(source, number) - starts[number]
+                if shift:
+                    self._tokens += [
+                        f"{position + shift}:{size}:{name}"
+                        for position, size, name in zip(
+                            positions[first:inside], sizes[first:inside], names[first:inside], strict=True
+                        )
+                    ]
+                else:
+                    self._tokens += texts[first:inside]
+            for at in range(inside, stop):
+                self.add(names[at], ranges_of(source.index, listing, at))
+            first = stop
+
+
+class ListingSource:
+    """A listing whose files go into a line.
+
+    places: where the blocks of the listing's own stream are in the line so far, -1 for not yet.
+    texts: its tokens, if they can be used again.
+    """
+
+    __slots__ = ("index", "listing", "places", "table", "texts")
+
+    def __init__(self, index: ManifestIndex, listing: Listing) -> None:
+        self.index = index
+        self.listing = listing
+        self.table = index.blocks(listing.entry)
+        self.places = [-1] * len(self.table.locators)
+        self.texts = None if self.table.has_empty else reusable_tokens(index, listing)
 
 
 def escaped(names: Sequence[str]) -> Sequence[str]:
@@ -163,18 +210,16 @@ def directory_line(
     least one."""
     writer = LineWriter(strip=strip)
     count = len(listing.names)
-    moved = array("q")
-    if index is not None and count:
-        moved = array("q", [-1]) * len(index.blocks(listing.entry).locators)
+    source = ListingSource(index, listing) if index is not None and count else None
     done = 0
     for name in sorted(changes):
         at = bisect_left(listing.names, name, done)
-        if index is not None and at > done:
-            writer.add_listing(index, listing, done, at, moved)
+        if source is not None and at > done:
+            writer.add_listing(source, done, at)
         ranges = changes[name]
         if ranges is not None:
             writer.add(escape(name), ranges)
         done = at + (at < count and listing.names[at] == name)
-    if index is not None and done < count:
-        writer.add_listing(index, listing, done, count, moved)
+    if source is not None and done < count:
+        writer.add_listing(source, done, count)
     return writer.text(path)

@@ -28,11 +28,12 @@ class Listing:
 
     names, sizes: parallel; sizes in bytes.
     positions: where each file starts in the stream `entry`, except for files in `scattered`.
+    in_line_order: whether the tokens of the line are just these files, in this order, without escapes.
     scattered: files made of several ranges, or lying in another stream than `entry`, by their place in
     `names`.
     """
 
-    __slots__ = ("entry", "names", "positions", "scattered", "sizes", "subdirectories")
+    __slots__ = ("entry", "in_line_order", "names", "positions", "scattered", "sizes", "subdirectories")
 
     def __init__(
         self,
@@ -42,6 +43,8 @@ class Listing:
         entry: int,
         scattered: dict[int, tuple[Piece, ...]],
         subdirectories: list[str],
+        *,
+        in_line_order: bool = False,
     ) -> None:
         self.names = names
         self.sizes = sizes
@@ -49,6 +52,7 @@ class Listing:
         self.entry = entry
         self.scattered = scattered
         self.subdirectories = subdirectories
+        self.in_line_order = in_line_order
 
     @classmethod
     def empty(cls) -> "Listing":
@@ -59,7 +63,15 @@ class Listing:
         """The same files of a line that stands elsewhere now; None when not all are of one line."""
         if self.scattered:
             return None
-        return Listing(self.names, self.sizes, self.positions, entry, {}, subdirectories)
+        return Listing(
+            self.names,
+            self.sizes,
+            self.positions,
+            entry,
+            {},
+            subdirectories,
+            in_line_order=self.in_line_order,
+        )
 
     @classmethod
     def read(cls, index: ManifestIndex, key: str) -> "Listing":
@@ -82,14 +94,18 @@ class Listing:
         if not tokens.plain and any(name == "." for name in names):
             return None
         sizes, positions = tokens.sizes, tokens.positions
+        in_order = True
         if not all(map(lt, names, islice(names, 1, None))):
             if len(set(names)) < len(names):
                 return None
+            in_order = False
             order = sorted(range(len(names)), key=names.__getitem__)
             names = [names[at] for at in order]
             sizes = array("Q", (sizes[at] for at in order))
             positions = array("Q", (positions[at] for at in order))
-        return cls(names, sizes, positions, entry, {}, subdirectories)
+        return cls(
+            names, sizes, positions, entry, {}, subdirectories, in_line_order=in_order and tokens.plain
+        )
 
     @classmethod
     def _read_several(cls, index: ManifestIndex, own: range, subdirectories: list[str]) -> "Listing":

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias, Union, cast
 from weakref import WeakValueDictionary
 
 from arvados_fuse.collection.base import Base
+from arvados_fuse.collection.collector import collector_off
 from arvados_fuse.collection.content import Content
 from arvados_fuse.collection.file import File
 from arvados_fuse.collection.manifest import ManifestIndex
@@ -99,7 +100,7 @@ class DirectoryView(TreeApi):
         """All entries, sorted by name: a snapshot. Raises ManifestError when the directory's lines are not
         legal."""
         self._base.read()
-        with Guard(self):
+        with Guard(self), collector_off(len(self._base.read().names)):
             base = self._base
             listing = base.read()
             changes = self._changes

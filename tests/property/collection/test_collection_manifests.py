@@ -8,13 +8,14 @@ that is wrong: it takes Unicode white space for a separator, and it loses data a
 import hashlib
 import random
 from dataclasses import dataclass
+from unittest import mock
 
 from collection_oracle import DictKeep, sdk_collection, sdk_sizes, sdk_tree
 from collection_support import SIGNED, Blocks, tree
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
-from arvados_fuse.collection import Collection, Directory, portable_data_hash
+from arvados_fuse.collection import Collection, Directory, portable_data_hash, reuse
 
 BLOCKS = {
     f"{hashlib.md5(data).hexdigest()}+{len(data)}": data
@@ -111,7 +112,9 @@ def test_sizes_and_texts_are_those_of_the_sdk(drawn: Drawn) -> None:
     mine = tree(collection)
     assert {path: None if data is None else len(data) for path, data in mine.items()} == sdk_sizes(oracle)
     assert mine == sdk_tree(oracle)
-    assert collection.manifest_text(normalize=True) == oracle.manifest_text(normalize=True)
+    for least in (1, 100):
+        with mock.patch.object(reuse, "WORTH_IT", least):
+            assert collection.manifest_text(normalize=True) == oracle.manifest_text(normalize=True)
     assert collection.manifest_text(strip=True) == oracle.manifest_text(strip=True)
     assert collection.portable_manifest_text() == oracle.portable_manifest_text()
     assert collection.portable_data_hash() == oracle.portable_data_hash()
@@ -168,3 +171,41 @@ def test_diff_and_apply_make_one_the_other(drawn: list[Drawn]) -> None:
     assert not [path for path in tree(first) if "~conflict~" in path]
     assert first.portable_data_hash() == second.portable_data_hash()
     assert first == second
+
+
+@st.composite
+def long_lines(draw: st.DrawFn) -> str:
+    """One stream of files that lie one after the other, nearly."""
+    chance = random.Random(draw(st.integers(0, 2**32)))
+    names = sorted(locator for locator in BLOCKS if locator != EMPTY)
+    blocks = [chance.choice(names) for _ in range(chance.randint(1, 4))]
+    total = sum(len(BLOCKS[name]) for name in blocks)
+    tokens, position = [], 0
+    for number in range(chance.randint(1, 60)):
+        size = chance.randint(0 if chance.random() < 0.02 else 1, 5)
+        if position + size > total:
+            break
+        zeros = "0" if chance.random() < 0.01 else ""
+        tokens.append(f"{zeros}{position}:{size}:f{number:03}")
+        position += size - (chance.random() < 0.05) * min(size, 1)
+    return f". {' '.join(blocks)} {' '.join(tokens or ['0:1:f'])}\n"
+
+
+@given(long_lines(), st.lists(st.tuples(st.integers(0, 60), st.booleans()), max_size=4))
+def test_tokens_are_used_again_only_where_that_is_right(text: str, changes: list[tuple[int, bool]]) -> None:
+    with mock.patch.object(reuse, "WORTH_IT", 1):
+        collection, oracle = ours(text), sdk_collection(text, DictKeep(dict(BLOCKS)))
+        assert collection.manifest_text(normalize=True) == oracle.manifest_text(normalize=True)
+        for number, rename in changes:
+            name = f"f{number:03}"
+            if not collection.exists(name):
+                continue
+            for each in (collection, oracle):
+                if rename:
+                    each.rename(name, f"{name}x")
+                else:
+                    each.remove(name)
+                    for first in sorted(each)[:1]:
+                        each.copy(first, f"{name}y")
+            assert collection.manifest_text(normalize=True) == oracle.manifest_text(normalize=True)
+            assert collection.manifest_text() == oracle.manifest_text()
