@@ -185,8 +185,9 @@ class DiskStore:
 
     def arrived(self, md5: str, file: FileContent, high: int) -> None:
         """A sink's block is complete, checked and under its name."""
-        self.settled(file.size)
+        # In this order: counted twice for a moment, never not at all, or others would not make room.
         self._install(md5, file).high = high
+        self.settled(file.size)
         with self._lock:
             self._written += file.size
             overdue = self._written >= min(SCAN_BYTES, self.limit // 8)
