@@ -50,6 +50,8 @@ def commit_request(
             commit.make_directory(path)
     for path in sorted(changes.directories_removed, reverse=True):
         commit.remove_directory(path)
+    for path in {change.path.rpartition("/")[0] for change in changes.files if change.after is None} - {""}:
+        commit.keep_emptied(path)
     return commit.request()
 
 
@@ -102,6 +104,15 @@ class _Commit:
         if any(self.targets.get("/" + below) != "" for below in self.theirs.below(path)):
             return
         self.targets["/" + path] = ""
+
+    def keep_emptied(self, path: str) -> None:
+        """We have this directory still, without the files in it: a manifest has to say so."""
+        if not self.ours.has_directory(path) or self.ours.has_entries(path):
+            return
+        theirs = self.theirs.below(path) if self.theirs.has_directory(path) else ()
+        if all(self.targets.get("/" + below) == "" for below in theirs):
+            self.empty.append(path)
+            self.targets["/" + path] = "manifest_text/" + path
 
     def _keep_what_is_in_the_way(self, path: str) -> None:
         """They made a file where we need a directory, or a directory where we have a file."""

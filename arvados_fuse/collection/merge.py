@@ -11,6 +11,7 @@ Threads: each path is changed atomically, the merge as a whole is not; files may
 """
 
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 from arvados_fuse.collection.changes import Change, Data, Finder, Version, compare, data_of
@@ -35,17 +36,25 @@ def conflict_name(path: str, moment: float) -> str:
 
 
 def merge_into(
-    root: Directory, base: ManifestIndex, theirs: ManifestIndex, *, now: float | None = None
+    root: Directory,
+    base: ManifestIndex,
+    theirs: ManifestIndex,
+    *,
+    now: float | None = None,
+    ours: Callable[[str], bool] | None = None,
 ) -> Merged:
     """Bring the changes from `base` to `theirs` into `root`, which was `base` once and was changed since.
 
     Open files see the new content of their path when ours was not changed. Raises ManifestError when a line
     of `theirs` that differs is not legal; nothing was merged then.
+
+    ours: for a mount, which settles conflicts when it commits. Tells of a path whether it is to be left as it
+    is here; no conflict names are made, and files that are open keep the content that they have.
     """
     changes = compare(base, theirs)
-    merge = _Merge(root, time.time() if now is None else now)
+    merge = _Merge(root, time.time() if now is None else now, ours)
     for change in changes.files:
-        if change.after is None and _data(merge.at(change.path)) == _data(change.before):
+        if change.after is None and merge.may_remove(change):
             merge.remove(change.path)
     for path in sorted(changes.directories_removed, reverse=True):
         found = merge.at(path)
@@ -64,9 +73,10 @@ def merge_into(
 class _Merge:
     """One merge. `renamed`: the conflict paths that were given so far, for whole directories too."""
 
-    def __init__(self, root: Directory, now: float) -> None:
+    def __init__(self, root: Directory, now: float, ours: Callable[[str], bool] | None) -> None:
         self.root = root
         self.now = now
+        self.ours = ours
         self.changed: list[str] = []
         self.conflicts: list[str] = []
         self.renamed: dict[str, str] = {}
@@ -81,6 +91,12 @@ class _Merge:
         assert found is None or isinstance(found, File | Directory)
         return found
 
+    def may_remove(self, change: Change) -> bool:
+        """Whether a file that they deleted is here what it was for them."""
+        if self.ours is not None and self.ours(change.path):
+            return False
+        return _data(self.at(change.path)) == _data(change.before)
+
     def remove(self, path: str) -> None:
         parent, _, name = path.rpartition("/")
         directory = self.root.find(parent) if parent else self.root
@@ -90,6 +106,9 @@ class _Merge:
 
     def take(self, change: Change, after: Version) -> None:
         """Let their file be at its path, or under a conflict name."""
+        if self.ours is not None:
+            self._take_apart(change, after, self.ours)
+            return
         local = self.at(change.path)
         mine = _data(local)
         if mine == _data(after):
@@ -108,9 +127,29 @@ class _Merge:
         directory.put(name, Content(directory, name, after.segments(), changed=True))
         self._note(change.path, target)
 
+    def _take_apart(self, change: Change, after: Version, ours: Callable[[str], bool]) -> None:
+        """Let their file be at its path as another file than the one that was there, or leave it for later."""
+        path = change.path
+        if ours(path):
+            return
+        local = self.at(path)
+        mine = _data(local)
+        if mine == _data(after) or mine != _data(change.before) or self._behind_file(path):
+            return
+        parent, _, name = path.rpartition("/")
+        directory = self.root.find_or_create(parent, COLLECTION) if parent else self.root
+        assert isinstance(directory, Directory)
+        directory.put(name, Content(directory, name, after.segments(), changed=True), overwrite=True)
+        self.changed.append(path)
+
+    def _behind_file(self, path: str) -> bool:
+        """Whether one of our files stands where `path` needs a directory."""
+        parts = path.split("/")
+        return any(isinstance(self.at("/".join(parts[:count])), File) for count in range(1, len(parts)))
+
     def make_directory(self, path: str) -> None:
         """Let there be a directory at a path, unless a file of ours is in the way: nothing is lost then."""
-        if self._around_files(path) == path and self.at(path) is None:
+        if not self._behind_file(path) and self.at(path) is None:
             self.root.find_or_create(path, COLLECTION)
             self.changed.append(path)
 

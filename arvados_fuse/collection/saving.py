@@ -9,7 +9,7 @@ contents may be changed meanwhile, and are part of the next save then.
 
 import datetime
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from arvados_fuse.collection import manifests
@@ -181,18 +181,23 @@ class SavingApi(CollectionState):
                 raise BadArgument("`other` is None but collection does not have a manifest_locator uuid")
             self.take_record(self.records().get_collection(self.locator))
 
-    def take_record(self, record: Mapping[str, Any]) -> list[str]:
+    def take_record(
+        self, record: Mapping[str, Any], *, ours: Callable[[str], bool] | None = None
+    ) -> list[str]:
         """Merge a newer record of this collection, which has `manifest_text`; gives the paths that changed.
 
         With the same portable data hash only signatures and fields are taken over. Files that are open stay
-        open, and show what their path has now where it was not changed here.
+        open, and show what their path has now where it was not changed here. ours: see `merge_into`.
         """
         text = str(record.get("manifest_text") or "")
         with self.commit_lock:
             changed: list[str] = []
             if not self.baseline.resign(text):
                 theirs = ManifestIndex(text)
-                changed = self._merge(theirs)
+                if ours is None:
+                    changed = self._merge(theirs)
+                else:
+                    changed = merge_into(self.root, self.baseline, theirs, ours=ours).changed
                 self.baseline = theirs
             self._remember(record)
             return changed

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import pytest
 from collection_support import Blocks, tree
 
-from arvados_fuse.collection import Collection
+from arvados_fuse.collection import Collection, File
 from arvados_fuse.collection.commit import commit_request
 from arvados_fuse.collection.manifest import ManifestIndex
 from arvados_fuse.collection.merge import merge_into
@@ -154,3 +154,31 @@ def test_a_conflict_name_that_is_taken_moves_on() -> None:
     assert merge_into(live.root, indexes[0], indexes[2], now=NOW).conflicts == [later]
     assert tree(live) == {"a": b"2", "a" + STAMP: b"older", later: b"3"}
     assert commit_request(*indexes, now=NOW).conflicts == [later]
+
+
+def test_a_directory_that_was_emptied_here_stays_on_the_server() -> None:
+    blocks = Blocks()
+    base, ours = index_of({"d/f": b"1"}, blocks), index_of({"d": None}, blocks)
+    request = commit_request(base, ours, base)
+    assert request.replace_files == {"/d": "manifest_text/d"}
+    others = index_of({"d/f": b"1", "d/g": b"2"}, blocks)
+    assert commit_request(base, ours, others).replace_files == {"/d/f": ""}
+
+
+def test_what_a_mount_settles_when_it_commits_is_left_alone() -> None:
+    blocks = Blocks()
+    base = {"same": b"0", "mine": b"0", "gone": b"0", "open": b"0"}
+    collection = Collection(index_of(base, blocks).data.decode(), keep_client=blocks)
+    held, mine = collection.find("same"), collection.find("mine")
+    assert isinstance(held, File)
+    assert isinstance(mine, File)
+    mine.write(0, b"1")
+    theirs = index_of({"same": b"2", "mine": b"2", "new": b"2"}, blocks)
+    merged = merge_into(
+        collection.root, index_of(base, blocks), theirs, ours=lambda path: path in ("mine", "open")
+    )
+    assert merged.conflicts == []
+    assert sorted(merged.changed) == ["gone", "new", "same"]
+    assert tree(collection) == {"same": b"2", "mine": b"1", "new": b"2", "open": b"0"}
+    assert held.read(0, 9) == b"0", "who has it open goes on with what it was"
+    assert not held.is_linked()
