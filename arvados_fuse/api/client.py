@@ -26,6 +26,8 @@ PAGE = 1000
 DISCOVERY_PATH = "/discovery/v1/apis/arvados/v1/rest"
 DEFAULT_SIGNATURE_TTL = 14 * 86400
 """Seconds; Arvados's own default, where the discovery document does not say."""
+DEFAULT_REPLICATION = 2
+"""Arvados's own default, likewise."""
 LATELY = 7200.0
 """Seconds back that a question for the newest log record reaches."""
 MANIFEST_SILENCE = 120.0
@@ -75,6 +77,13 @@ class ApiClient:
         document)."""
         value = self._discovery.get("blobSignatureTtl", DEFAULT_SIGNATURE_TTL)
         return float(value) if isinstance(value, (int, float)) else float(DEFAULT_SIGNATURE_TTL)
+
+    @property
+    def default_replication(self) -> int:
+        """Copies of a block that the cluster wants (`defaultCollectionReplication` of the discovery
+        document)."""
+        value = self._discovery.get("defaultCollectionReplication")
+        return value if isinstance(value, int) and value > 0 else DEFAULT_REPLICATION
 
     @property
     def websocket_url(self) -> str:

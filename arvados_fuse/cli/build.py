@@ -16,12 +16,13 @@ from arvados_fuse.errors import SetupError
 from arvados_fuse.fuse.notify import Notifier
 from arvados_fuse.fuse.operations import Operations
 from arvados_fuse.fuse.session import Session
-from arvados_fuse.keep import BlockCache, DiskStore, RamStore
+from arvados_fuse.keep import BlockCache, BlockReplaced, DiskStore, RamStore
 from arvados_fuse.options import MountOptions
 from arvados_fuse.tree import Context, FileSystem, Place, build_root
 from arvados_fuse.tree.attributes import Invalidation
 from arvados_fuse.tree.follow import Follower
 from arvados_fuse.tree.names import Names
+from arvados_fuse.tree.replaced import Replacer
 
 logger = logging.getLogger("arvados.arv-mount")
 
@@ -41,6 +42,7 @@ class MountSession:
         mount_dir: Path,
         notifier: Notifier,
         follower: Follower,
+        replacer: Replacer,
         listener: EventListener | None,
     ) -> None:
         self.filesystem = filesystem
@@ -50,6 +52,7 @@ class MountSession:
         self._mount_dir = mount_dir
         self._notifier = notifier
         self._follower = follower
+        self._replacer = replacer
         self._listener = listener
 
     def mount(self) -> None:
@@ -63,6 +66,7 @@ class MountSession:
         if channel is not None:
             self._notifier.start(*channel, self._mount_dir)
         self._follower.start()
+        self._replacer.start()
         if self._listener is not None:
             self._listener.start()
 
@@ -75,6 +79,7 @@ class MountSession:
         if self._listener is not None:
             self._listener.close()
         self._follower.stop()
+        self._replacer.stop()
         notified = self._notifier.stop()
         self._session.close(cut=not notified)
         self.filesystem.close()
@@ -87,7 +92,8 @@ def build(options: MountOptions, settings: ApiSettings) -> MountSession:
     if options.read_write:
         raise SetupError("--read-write is not available yet: this version reads.")
     api = ApiClient.connect(settings, retries=options.retries)
-    blocks = _blocks(options, settings, api)
+    replaced: queue.SimpleQueue[BlockReplaced] = queue.SimpleQueue()
+    blocks = _blocks(options, settings, api, replaced)
     try:
         context = Context(
             api,
@@ -125,6 +131,7 @@ def build(options: MountOptions, settings: ApiSettings) -> MountSession:
         options.mount_dir,
         Notifier(invalidations),
         follower,
+        Replacer(filesystem.inodes, replaced, invalidations),
         _listener(options, settings, api, news) if _changeable(options) and options.listen_events else None,
     )
 
@@ -144,14 +151,22 @@ def _listener(
     return EventListener(settings, api, news, url=api.websocket_url, token=api.token, pace=pace)
 
 
-def _blocks(options: MountOptions, settings: ApiSettings, api: ApiClient) -> BlockCache:
+def _blocks(
+    options: MountOptions, settings: ApiSettings, api: ApiClient, news: "queue.SimpleQueue[BlockReplaced]"
+) -> BlockCache:
     store: DiskStore | RamStore
     if options.ram_cache:
         store = RamStore(options.file_cache)
     else:
         store = DiskStore(options.disk_cache_dir or shared_cache(os.environ), options.file_cache)
     return BlockCache(
-        api, store, insecure=settings.insecure, ca_file=settings.ca_file or None, retries=options.retries
+        api,
+        store,
+        insecure=settings.insecure,
+        ca_file=settings.ca_file or None,
+        retries=options.retries,
+        replicas=api.default_replication,
+        news=news,
     )
 
 

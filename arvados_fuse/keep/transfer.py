@@ -62,8 +62,8 @@ class Timeouts:
 
 @dataclass(frozen=True)
 class BlockReplaced:
-    """Bytes of this block were handed out before its check and were wrong: drop what the kernel cached of
-    it.
+    """Bytes of this block may have been handed out that were wrong: before its check, or out of a cache file
+    that was damaged. What the kernel cached of it has to go.
     """
 
     md5: str
@@ -128,6 +128,8 @@ class Transfers:
             self._land(flight, found)
             return True
         self._store.reject(md5, found)
+        if self._news is not None:  # it may have been right once, and read from until just now
+            self._news.put(BlockReplaced(md5))
         return False
 
     @staticmethod

@@ -89,7 +89,7 @@ def _blocks(file: File, begin: int, size: int) -> list[str]:
 class CollectionFile(FileNode):
     """A file in a collection."""
 
-    __slots__ = ("_file", "_version")
+    __slots__ = ("_file", "_opened", "_version")
 
     lasting = True
 
@@ -97,6 +97,7 @@ class CollectionFile(FileNode):
         super().__init__(context)
         self._file = file
         self._version = version
+        self._opened = False
 
     def attributes(self, timeout: float | None = None) -> Attributes:
         context, state = self.context, self._version.state
@@ -118,7 +119,15 @@ class CollectionFile(FileNode):
 
     def open(self) -> Content:
         self._version.renew_when_due()
+        self._opened = True
         return OpenFile(self._file, self._version, self.context.blocks.reader())
+
+    def was_read_from(self, md5: str) -> bool:
+        """Whether the kernel may hold pages that came from this block."""
+        return self._opened and any(
+            isinstance(segment.locator, str) and segment.locator.startswith(md5)
+            for segment in self._file.segments()
+        )
 
 
 class CollectionDirectory(DirectoryNode):

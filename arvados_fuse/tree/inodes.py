@@ -114,6 +114,11 @@ class Inodes:
         node = parent.children.get(name)
         return node.ino if node is not None else preferred_number(parent.ino, name)
 
+    def all(self) -> list[Node]:
+        """Every node in the table at this moment."""
+        with self._lock:
+            return list(self._nodes.values())
+
     def shown(self) -> list[str]:
         """The uuids of all collections of which a top directory is in the table."""
         with self._lock:
