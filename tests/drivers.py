@@ -198,7 +198,7 @@ class TreeDriver:
         self.fs = filesystem
 
     def names(self, path: str) -> list[str]:
-        with self._at(path) as found:
+        with self.at(path) as found:
             fh = self.call(self.fs.opendir, found.ino)
             try:
                 return self._list(fh)
@@ -217,18 +217,18 @@ class TreeDriver:
             offset = entries[-1].next_offset
 
     def stat(self, path: str) -> Stat:
-        with self._at(path) as found:
+        with self.at(path) as found:
             told = self.call(self.fs.getattr, found.ino)
             return Stat(told.is_directory, told.mode, told.size, told.mtime_ns, told.ino, 1, told.uid)
 
     def open(self, path: str) -> "TreeFile":
-        with self._at(path) as found:
+        with self.at(path) as found:
             return TreeFile(self, self.call(self.fs.open, found.ino, os.O_RDONLY))
 
     def change(self, kind: str, path: str) -> None:
         parent, _, name = path.rpartition("/")
         flags = {"open_write": os.O_WRONLY, "open_read_write": os.O_RDWR, "open_truncate": os.O_TRUNC}
-        with self._at(parent) as above, self._at(path) as found:
+        with self.at(parent) as above, self.at(path) as found:
             if kind in flags:
                 self.call(self.fs.open, found.ino, flags[kind])
             elif kind in ("truncate", "chmod", "chown", "utime"):
@@ -244,7 +244,8 @@ class TreeDriver:
     def free_bytes(self) -> int:
         return self.fs.statfs().free
 
-    def _at(self, path: str) -> "_Reference":
+    def at(self, path: str) -> "_Reference":
+        """The inode at a path, held while the context lasts."""
         return _Reference(self, path)
 
     def call(self, function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:

@@ -131,6 +131,22 @@ class Operations(llfuse.Operations):  # type: ignore[misc]
         """There are none."""
         return self._fs.readlink(inode)
 
+    def getxattr(self, inode: int, name: bytes, ctx: Any = None) -> bytes:
+        """One extended attribute. What is no attribute of a user is refused at once, in the way that makes
+        programs (`ls`) ask once for a whole file system; the kernel asks for one at every write."""
+        if not name.startswith(b"user."):
+            raise llfuse.FUSEError(errno.ENOTSUP)
+        return self._getxattr(inode, name)
+
+    @handler
+    def _getxattr(self, inode: int, name: bytes) -> bytes:
+        return self._fs.getxattr(inode, name)
+
+    @handler
+    def listxattr(self, inode: int, ctx: Any = None) -> list[bytes]:
+        """Names of extended attributes."""
+        return self._fs.listxattr(inode)
+
     # Files
 
     @handler

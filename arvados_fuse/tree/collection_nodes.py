@@ -107,6 +107,9 @@ class CollectionFile(FileNode):
             self.ino, FILE_MODE, self._file.size(), state.mtime_ns, context.uid, context.gid, timeout
         )
 
+    def described(self) -> CollectionState:
+        return self._version.state
+
     def rebind(self, content: Any) -> bool:
         version, entry = content
         if version is self._version:  # a version never changes: under one name it has one file
@@ -146,6 +149,9 @@ class CollectionDirectory(DirectoryNode):
         if timeout is None:
             timeout = state.timeout()
         return Attributes(self.ino, DIRECTORY_MODE, 0, state.mtime_ns, context.uid, context.gid, timeout)
+
+    def described(self) -> CollectionState:
+        return self.state
 
     def rebind(self, content: Any) -> bool:
         return isinstance(content, tuple) and isinstance(content[1], Directory)

@@ -8,13 +8,14 @@ import json
 import re
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ciso8601
 
 from arvados_fuse.collection import Collection, portable_data_hash
 from arvados_fuse.errors import BadAnswer
+from arvados_fuse.tree import xattrs
 from arvados_fuse.tree.cell import ALWAYS, Cell, Policy
 from arvados_fuse.tree.context import Context
 
@@ -23,6 +24,8 @@ Record = Mapping[str, Any]
 PDH = re.compile(r"[0-9a-f]{32}\+[0-9]+")
 REFRESHED = ["uuid", "portable_data_hash", "modified_at", "name", "owner_uuid", "file_size_total"]
 """What a refresh asks for: small fields only; the manifest is fetched when the hash has changed."""
+LISTED = frozenset({"uuid", "portable_data_hash", "modified_at"})
+"""Fields that listings and refreshes bring, so that they are as fresh as what is shown."""
 SIGNATURE_TIME = re.compile(r"\+A[0-9a-f]{40}@([0-9a-f]{8})")
 """A block's permission signature ends with the Unix time of its expiry, in hex."""
 RENEW_EARLY = 0.1
@@ -92,6 +95,7 @@ class CollectionState:
         policy = ALWAYS if self.forever else context.policy
         self._cell: Cell[Version] = Cell(self._load, policy, context.pool, f"collection {key}")
         self._last: weakref.ref[Version] | None = None
+        self._details: Cell[Record] | None = None
         self._text: Cell[bytes] = Cell(self._load_text, Policy(0.0), context.pool, f"record of {key}")
 
     @property
@@ -152,10 +156,28 @@ class CollectionState:
         self._update(record)
         self._noted_at = max(self._noted_at, at)
 
+    @property
+    def described_by(self) -> Sequence[str]:
+        """See Described."""
+        if not self.forever:
+            return xattrs.COLLECTION_FIELDS
+        return [name for name in xattrs.COLLECTION_FIELDS if self.field(name) is not None]
+
+    def field(self, name: str) -> Any:
+        """See Described. What a listing or the last look told is good as long as that is; for the rest the
+        small fields are asked for."""
+        if name == "portable_data_hash" and self.forever:
+            return self.key
+        if self.forever or (name in LISTED and name in self._record and self.timeout() > 0):
+            return self._record.get(name)
+        return self._details_cell().get(self.context.deadline).get(name)
+
     def expire(self) -> None:
         """Something happened to it: ask when it is next looked at."""
         if not self.forever:
             self._cell.expire()
+            if self._details is not None:
+                self._details.expire()
             self._noted_at = float("-inf")
 
     def shows(self, portable_data_hash: str | None) -> bool:
@@ -198,6 +220,7 @@ class CollectionState:
             if news.get("portable_data_hash") == last.pdh:
                 self._update(news)
                 return last
+        begun = time.monotonic()
         record = self.context.api.get_collection(self.key)
         manifest = _manifest(record, self.key)
         pdh = str(record.get("portable_data_hash") or "")
@@ -208,8 +231,23 @@ class CollectionState:
         )
         version = Version(self, collection, pdh, manifest)
         self._update(record)
+        details = self._details_cell()
+        details.put({name: record.get(name) for name in xattrs.COLLECTION_FIELDS})
+        details.touch(begun)
         self._last = weakref.ref(version)
         return version
+
+    def _details_cell(self) -> Cell[Record]:
+        details = self._details
+        if details is None:
+            context = self.context
+            details = self._details = Cell(
+                self._load_details, context.policy, context.pool, f"record of {self.key}"
+            )
+        return details
+
+    def _load_details(self) -> Record:
+        return self.context.api.get_collection(self.key, select=xattrs.COLLECTION_FIELDS)
 
     def _update(self, record: Record) -> None:
         """New fields; readers of the record see the old one or the new one, never half of each."""

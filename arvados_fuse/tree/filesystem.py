@@ -12,13 +12,13 @@ from itertools import islice
 from typing import NamedTuple, NoReturn
 
 from arvados_fuse.errors import (
-    AttributeMissing,
     IllegalName,
     InvalidArgument,
     IsADirectory,
     NameTooLong,
     ReadOnlyError,
 )
+from arvados_fuse.tree import xattrs
 from arvados_fuse.tree.attributes import Attributes, Missing, Statistics
 from arvados_fuse.tree.context import Context
 from arvados_fuse.tree.handles import DirectoryHandles, FileHandle, FileHandles
@@ -107,14 +107,13 @@ class FileSystem:
         """There are no symbolic links."""
         raise InvalidArgument("not a symbolic link", subject=self.inodes.get(ino).name)
 
-    def getxattr(self, ino: int, name: bytes) -> NoReturn:
-        """No extended attributes yet."""
-        raise AttributeMissing(f"no attribute {name!r}", subject=self.inodes.get(ino).name)
+    def getxattr(self, ino: int, name: bytes) -> bytes:
+        """An extended attribute. Raises AttributeMissing. May ask the server."""
+        return xattrs.value(self.inodes.get(ino).described(), name)
 
     def listxattr(self, ino: int) -> list[bytes]:
         """Names of extended attributes."""
-        self.inodes.get(ino)
-        return []
+        return xattrs.names(self.inodes.get(ino).described())
 
     # Files
 

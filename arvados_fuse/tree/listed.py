@@ -4,13 +4,33 @@ Used by the layout and by listings themselves (a project's subprojects). What it
 entries; which objects those are is the business of its source.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from arvados_fuse.tree.attributes import DIRECTORY_MODE, FOREVER, Attributes, Missing
 from arvados_fuse.tree.context import Context
 from arvados_fuse.tree.listing import Entry, Listing, Source
 from arvados_fuse.tree.nodes import DirectoryNode, Found, Node, Snapshot
+from arvados_fuse.tree.xattrs import PROJECT_FIELDS
+
+PROJECT = "project"
+"""How the key of what a user or group owns begins; its uuid follows."""
+
+
+class ListedObject(NamedTuple):
+    """The user or group of a listing, for its extended attributes."""
+
+    listing: Listing
+    uuid: str
+
+    @property
+    def described_by(self) -> Sequence[str]:
+        """See Described."""
+        return PROJECT_FIELDS
+
+    def field(self, name: str) -> Any:
+        """See Described."""
+        return self.uuid if name == "uuid" else self.listing.record().get(name)
 
 
 class ListingRef(NamedTuple):
@@ -53,6 +73,15 @@ class ListedDirectory(DirectoryNode):
         if timeout is None:
             timeout = context.policy.max_age
         return Attributes(self.ino, DIRECTORY_MODE, 0, self._mtime_ns, context.uid, context.gid, timeout)
+
+    def described(self) -> "ListedObject | None":
+        return ListedObject(self._listing, self.uuid) if self.uuid else None
+
+    @property
+    def uuid(self) -> str:
+        """Of the user or group whose things are listed; "" where it is none (tags)."""
+        kind, _, uuid = self.key.partition(" ")
+        return uuid if kind == PROJECT else ""
 
     def rebind(self, content: Any) -> bool:
         if not isinstance(content, ListingRef) or content.key != self.key:

@@ -59,6 +59,9 @@ class Source(Protocol):
     def possible(self, name: str) -> bool:
         """False for a name that can't ever exist here; asks nobody."""
 
+    def record(self) -> Mapping[str, Any]:
+        """The API's record of the object that has the names; empty where there is none."""
+
 
 class Listing:
     """What is known of a source's names. Constructing asks nothing."""
@@ -68,6 +71,7 @@ class Listing:
         self._source = source
         self._all: Cell[Mapping[str, Any]] = self._cell(source.all, source.subject)
         self._singles: dict[str, Cell[Any]] = {}
+        self._record: Cell[Mapping[str, Any]] | None = None
         self._window_ends = float("-inf")
         self._new_singles = 0
 
@@ -95,6 +99,12 @@ class Listing:
         self._context.cache.resize(self)
         return entries
 
+    def record(self) -> Mapping[str, Any]:
+        """The API's record of the object that has the names; empty where there is none."""
+        if self._record is None:
+            self._record = self._cell(self._source.record, self._source.subject)
+        return self._record.get(self._context.deadline)
+
     @property
     def changes_with(self) -> frozenset[str]:
         """See Source."""
@@ -109,6 +119,8 @@ class Listing:
         """Something in it may have changed."""
         self._all.expire()
         self._singles = {}
+        if self._record is not None:
+            self._record.expire()
 
     def footprint(self) -> int:
         """See Holder."""

@@ -12,6 +12,7 @@ from arvados_fuse.tree.attributes import FOREVER, SPECIAL_MODE, Attributes
 
 if TYPE_CHECKING:
     from arvados_fuse.tree.context import Context
+    from arvados_fuse.tree.xattrs import Described
 
 
 Found = tuple[Any, float]
@@ -52,6 +53,10 @@ class Node:
         """`stat`; loads nothing. timeout: seconds for which it may be believed, where the caller knows
         them."""
         raise NotImplementedError
+
+    def described(self) -> "Described | None":
+        """The object in Arvados that this is, or is a part of; loads nothing."""
+        return None
 
     def rebind(self, content: Any) -> bool:
         """Whether this node can show `content`, found under its name now, without a program noticing a

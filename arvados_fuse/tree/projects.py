@@ -12,7 +12,7 @@ from typing import Any
 from arvados_fuse.tree.collection_nodes import CollectionRef
 from arvados_fuse.tree.collection_state import Record, nanoseconds
 from arvados_fuse.tree.context import Context
-from arvados_fuse.tree.listed import ListingRef
+from arvados_fuse.tree.listed import PROJECT, ListingRef
 from arvados_fuse.tree.names import SUFFIX
 from arvados_fuse.tree.nodes import Text
 
@@ -40,7 +40,7 @@ def entry_for(context: Context, record: Record, at: float) -> CollectionRef | Li
 
 def project_key(uuid: str) -> str:
     """Under which `Context` keeps the listing of what `uuid` owns."""
-    return f"project {uuid}"
+    return f"{PROJECT} {uuid}"
 
 
 def project_ref(context: Context, uuid: str, record: Record) -> ListingRef:
@@ -120,10 +120,13 @@ class ProjectSource:
         named = self._context.names.keep_apart(records)
         return {name: entry_for(self._context, record, at) for name, record in named.items()}
 
-    def _record_text(self) -> Text:
+    def record(self) -> Record:
+        """The record of the user or group."""
         api = self._context.api
-        get = api.get_user if "-tpzed-" in self._uuid else api.get_group
-        record = get(self._uuid)
+        return api.get_user(self._uuid) if "-tpzed-" in self._uuid else api.get_group(self._uuid)
+
+    def _record_text(self) -> Text:
+        record = self.record()
         data = (json.dumps(record, indent=4, sort_keys=True) + "\n").encode("ascii")
         return Text(data, nanoseconds(record.get("modified_at")), self._context.policy.max_age)
 
@@ -141,6 +144,10 @@ class SharedSource:
     def possible(self, _name: str) -> bool:
         """Any name may come to exist."""
         return True
+
+    def record(self) -> Record:
+        """None of its own."""
+        return {}
 
     def all(self) -> Mapping[str, Any]:
         """Owners that we may read, by display name; else the projects themselves."""

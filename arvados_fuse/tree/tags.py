@@ -31,6 +31,10 @@ class TagsSource:
         """Any name may come to exist."""
         return True
 
+    def record(self) -> Record:
+        """None of its own."""
+        return {}
+
     def all(self) -> Mapping[str, Any]:
         """Every tag once."""
         links = self._context.api.list_links([IS_TAG, *self._context.filters.links], select=["uuid", "name"])
@@ -74,6 +78,10 @@ class TagSource:
     def possible(self, name: str) -> bool:
         """Only uuids of collections and groups."""
         return len(name) == 27 and name[5:12] in ("-4zz18-", "-j7d0g-")
+
+    def record(self) -> Record:
+        """A tag is only a name."""
+        return {}
 
     def all(self) -> Mapping[str, Any]:
         """Everything tagged so that we may read."""

@@ -1,11 +1,12 @@
 """What changes elsewhere is seen, what does not change is not asked about, what is open stays as it was."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from counting import Requests, request_counter
 from drivers import TreeDriver, exists, read, walk
 from servers import LocalServer, wait_for
 from worlds import Maker, World, session
@@ -16,8 +17,6 @@ from arvados_fuse.errors import NotFoundError
 SOON = 0.2
 """Seconds of refresh time where a test waits for a refresh."""
 
-Requests = Callable[[], list[str]]
-
 
 @pytest.fixture
 def project(mine: Maker) -> str:
@@ -27,20 +26,8 @@ def project(mine: Maker) -> str:
 
 @pytest.fixture
 def requests(world: World) -> Requests:
-    """What the server was asked since the last call, our own call at the end left out."""
-    log = world.server.data_dir / "server.log"
-    seen = log.stat().st_size
-
-    def new() -> list[str]:
-        nonlocal seen
-        marker = f"req-{'m' * 12}{seen:08d}"
-        world.server.call("GET", "users/current", headers={"X-Request-Id": marker})
-        text = wait_for(lambda: marker in (new := log.read_text()[seen:]) and new, "the log is written")
-        assert isinstance(text, str)
-        seen += len(text.encode())
-        return [line for line in text.splitlines() if "arvados.local.api" in line and marker not in line]
-
-    return new
+    """What the server was asked since the last call."""
+    return request_counter(world.server)
 
 
 @pytest.fixture
