@@ -11,6 +11,7 @@ import queue
 from pathlib import Path
 
 from arvados_fuse.api import ApiClient, ApiSettings, EventListener, News, Pace
+from arvados_fuse.cli.inside import Inside
 from arvados_fuse.cli.preflight import shared_cache
 from arvados_fuse.errors import SetupError
 from arvados_fuse.fuse.notify import Notifier
@@ -46,6 +47,7 @@ class MountSession:
         listener: EventListener | None,
     ) -> None:
         self.filesystem = filesystem
+        self.inside = Inside()
         self._api = api
         self._blocks = blocks
         self._session = session
@@ -65,6 +67,7 @@ class MountSession:
         channel = self._session.channel()
         if channel is not None:
             self._notifier.start(*channel, self._mount_dir)
+            self.inside.start(channel[1])
         self._follower.start()
         self._replacer.start()
         if self._listener is not None:
@@ -82,6 +85,7 @@ class MountSession:
         self._replacer.stop()
         notified = self._notifier.stop()
         self._session.close(cut=not notified)
+        self.inside.close()
         self.filesystem.close()
         self._blocks.close()
         self._api.close()

@@ -32,12 +32,14 @@ POLITE_SHARE = 0.5
 
 
 class MountPoint(NamedTuple):
-    """One line of mountinfo that is a FUSE mount. minor: the number of its kernel connection."""
+    """One line of mountinfo that is a FUSE mount. minor: the number of its kernel connection. owner: the
+    number of the user who mounted."""
 
     path: str
     fstype: str
     source: str
     minor: int
+    owner: int = 0
 
 
 class StillMounted(ArvadosFuseError):
@@ -52,7 +54,16 @@ def fuse_mounts() -> list[MountPoint]:
         after = fields[fields.index("-") + 1 :]
         if after[0] == "fuse" or after[0].startswith("fuse."):
             minor = int(fields[2].partition(":")[2])
-            mounts.append(MountPoint(_unescaped(fields[4]), after[0], _unescaped(after[1]), minor))
+            owner = re.search(r"\buser_id=(\d+)", after[2])
+            mounts.append(
+                MountPoint(
+                    _unescaped(fields[4]),
+                    after[0],
+                    _unescaped(after[1]),
+                    minor,
+                    int(owner[1]) if owner else 0,
+                )
+            )
     return mounts
 
 
