@@ -128,7 +128,7 @@ class _Merge:
         self._note(change.path, target)
 
     def _take_apart(self, change: Change, after: Version, ours: Callable[[str], bool]) -> None:
-        """Let their file be at its path as another file than the one that was there, or leave it for later."""
+        """Let their file be at its path, another file than the one that was there; or leave it for later."""
         path = change.path
         if ours(path):
             return

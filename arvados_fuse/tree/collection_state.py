@@ -8,7 +8,8 @@ import json
 import re
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import ciso8601
@@ -18,6 +19,8 @@ from arvados_fuse.errors import BadAnswer
 from arvados_fuse.tree import xattrs
 from arvados_fuse.tree.cell import ALWAYS, Cell, Policy
 from arvados_fuse.tree.context import Context
+from arvados_fuse.tree.times import Times
+from arvados_fuse.tree.working import Working
 
 Record = Mapping[str, Any]
 
@@ -80,12 +83,21 @@ class Version:
 
 
 class CollectionState:
-    """The collection under `key`: a uuid, or a portable data hash (whose content never changes)."""
+    """The collection under `key`: a uuid, or a portable data hash (whose content never changes).
+
+    working: while it is being changed through this mount; guarded by the working copy's own lock.
+    times: once it was changed through this mount, the times of what is in it.
+    """
+
+    is_saved = True
+    """Whether there is a record that changes are saved to."""
 
     def __init__(
         self, context: Context, key: str, record: Record | None = None, at: float = float("-inf")
     ) -> None:
         """record: fields that a listing told `at` (time.monotonic())."""
+        self.working: Working | None = None
+        self.times: Times | None = None
         self.context = context
         self.key = key
         self.forever = PDH.fullmatch(key) is not None
@@ -122,9 +134,86 @@ class CollectionState:
 
     def look(self) -> tuple[Version, float]:
         """The content now, and the seconds for which the kernel may rely on names and attributes in it."""
+        working = self.working
+        if working is not None:
+            found = self._look_at(working)
+            if found is not None:
+                return found
         found = self._cell.look(self.context.deadline)
         self.context.cache.touch(self)
         return found
+
+    # Changing
+
+    @property
+    def writable(self) -> bool:
+        """Whether it may be changed through this mount."""
+        return self.context.writeback is not None and not self.forever
+
+    @contextmanager
+    def edit(self) -> Iterator[Working]:
+        """Hold the working copy's lock for a change of names, or of who writes."""
+        while True:
+            working = self.working
+            if working is None:
+                version = self.current()
+                working = self.context.begin_working(self, lambda: self._begin(version))
+            with working.lock:
+                if self.working is working:
+                    yield working
+                    return
+
+    def save(self) -> None:
+        """Bring everything that was changed to the server, unclosed files as they are now; wait for it."""
+        working, writeback = self.working, self.context.writeback
+        if working is not None:
+            working.flush_all()
+        if writeback is not None and self.is_saved:
+            writeback.save(self.key, deadline=self.context.save_deadline)
+
+    def told_mtime_ns(self, record: Record) -> int:
+        """When a record says that the collection was modified, ns since 1970."""
+        return nanoseconds(record.get("modified_at"))
+
+    def saved(self, record: Record, committed: Mapping[str, Any]) -> None:
+        """The server answered a commit with this record; `committed`: the paths of it that are ours."""
+        working = self.working
+        if working is not None:
+            working.take(record, committed)
+        self.note_fields(record)
+
+    def note_fields(self, record: Record) -> None:
+        """Newer fields of the record."""
+        self._update(record)
+        self._cell.touch(time.monotonic())
+
+    def _begin(self, version: Version) -> Working:
+        """A working copy of what is shown now; the caller sees to it that there is only one."""
+        current = self._cell.peek() or version
+        if self.times is None:
+            self.times = self.context.times(self.key, self.mtime_ns)
+        self.working = Working(self, current, self.times)
+        return self.working
+
+    def _look_at(self, working: Working) -> tuple[Version, float] | None:
+        """The working copy, never waiting for a server; None when it came to its end just now."""
+        if not self._cell.is_fresh():
+            self._cell.start()
+        if working.is_at_rest():
+            with working.lock:
+                if self.working is working and working.is_at_rest():
+                    self._rest(working)
+                    return None
+        return working.version, self.timeout()
+
+    def _rest(self, working: Working) -> None:
+        """Show again what the server has; the caller holds the working copy's lock."""
+        self.working = None
+        record = working.answer
+        if record is not None:
+            self._cell.put(self._version(record))
+            self._cell.touch(time.monotonic())
+        self.context.end_working(self)
 
     def wait_loaded(self, seconds: float) -> bool:
         """Wait at most so long for a first answer; False when there is none yet. Raises what the load
@@ -201,17 +290,21 @@ class CollectionState:
 
     def shrink(self) -> bool:
         """See Holder: first what was parsed, then everything. Files in use keep what they need."""
-        version = self._cell.peek()
+        version = self._cell.peek() if self.working is None else self.working.version
         if version is None:
             return False
         before = version.collection.approximate_size()
         version.collection.drop_parsed()
         if version.collection.approximate_size() < before:
             return True
-        self._cell.clear()
+        if self.working is None:
+            self._cell.clear()
         return False
 
     def _load(self) -> Version:
+        working = self.working
+        if working is not None:
+            return self._refresh(working)
         last = self._last() if self._last is not None else None
         if last is not None:
             if self.forever:
@@ -221,13 +314,31 @@ class CollectionState:
                 self._update(news)
                 return last
         begun = time.monotonic()
-        record = self.context.api.get_collection(self.key)
+        return self._version(self.context.api.get_collection(self.key))
+
+    def _refresh(self, working: Working) -> Version:
+        """Bring what others changed into the working copy."""
+        news = self.context.api.get_collection(self.key, select=REFRESHED)
+        if news.get("portable_data_hash") != working.version.pdh:
+            news = self.context.api.get_collection(self.key)
+            _manifest(news, self.key)
+            working.take(news)
+        self._update(news)
+        return working.version
+
+    def _version(self, record: Record) -> Version:
+        """The content that a record with a manifest has."""
         manifest = _manifest(record, self.key)
         pdh = str(record.get("portable_data_hash") or "")
         if self.forever and portable_data_hash(manifest) != self.key:
             raise BadAnswer(f"the API server gave other content under {self.key}", subject=self.key)
+        writeback = self.context.writeback
         collection = Collection.from_record(
-            record, blocks=self.context.blocks, records=self.context.api, subject=self.key
+            record,
+            blocks=self.context.blocks,
+            records=self.context.api,
+            subject=self.key,
+            new_spool=writeback.new_spool if writeback is not None else None,
         )
         version = Version(self, collection, pdh, manifest)
         self._update(record)
@@ -257,6 +368,7 @@ class CollectionState:
         self._mtime_ns = None
 
     def _load_text(self) -> bytes:
+        self.save()
         begun = time.monotonic()
         record = self.context.api.get_collection(self.key)
         self.note(record, begun)

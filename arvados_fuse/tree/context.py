@@ -17,15 +17,20 @@ from arvados_fuse.tree.filters import ListFilters
 from arvados_fuse.tree.inode_cache import InodeCache
 from arvados_fuse.tree.names import Names
 from arvados_fuse.tree.pool import Pool
+from arvados_fuse.tree.times import Times
 
 if TYPE_CHECKING:
     from arvados_fuse.tree.collection_state import CollectionState
     from arvados_fuse.tree.listing import Listing
+    from arvados_fuse.tree.working import Working
+    from arvados_fuse.writeback import WriteBack
 
 ENDLESS = FOREVER / 2
 """Seconds: what may be remembered longer than this can't change at all."""
 DEADLINE_MARGIN = 5.0
 """Seconds more than the API client's own deadline, so that its error, which says more, comes first."""
+SAVE_DEADLINE = 600.0
+"""Seconds that `fsync` and its like wait until all is on the server: a large file may need long to get there."""
 
 
 class Watcher(Protocol):
@@ -40,6 +45,8 @@ class Context:
 
     uid, gid: the owner shown for everything (who mounted). started_ns: the time shown for what has none.
     deadline: the longest that a request of the kernel waits for a load.
+    writeback: None on a read-only mount. storage_classes: for new collections. sync_on_close: whether closing
+    a file waits until it is saved. save_deadline: the longest that a request waits for that.
     """
 
     def __init__(
@@ -54,8 +61,17 @@ class Context:
         uid: int = 0,
         gid: int = 0,
         encoding: str = "utf-8",
+        writeback: "WriteBack | None" = None,
+        storage_classes: Sequence[str] = (),
+        sync_on_close: bool = False,
     ) -> None:
         self.api = api
+        self.writeback = writeback
+        self.storage_classes = list(storage_classes)
+        self.sync_on_close = sync_on_close
+        self.save_deadline = SAVE_DEADLINE
+        self._working: dict[str, CollectionState] = {}
+        self._times: dict[str, Times] = {}
         self.blocks = blocks
         self.names = names or Names(encoding=encoding)
         self.policy = Policy(refresh_time)
@@ -79,6 +95,30 @@ class Context:
             if state is None:
                 state = self._collections[key] = make()
             return state
+
+    def begin_working(self, state: "CollectionState", make: "Callable[[], Working]") -> "Working":
+        """The working copy of `state`, made when there is none; keeps the state as long as it works."""
+        with self._lock:
+            if state.working is None:
+                make()
+                self._working[state.key] = state
+            assert state.working is not None
+            return state.working
+
+    def end_working(self, state: "CollectionState") -> None:
+        """The state has no working copy any more."""
+        with self._lock:
+            if state.working is None:
+                self._working.pop(state.key, None)
+
+    def working(self) -> "list[CollectionState]":
+        """The collections that are being changed."""
+        with self._lock:
+            return list(self._working.values())
+
+    def times(self, key: str, default_ns: int) -> "Times":
+        """The times of files in the collection `key`, for the life of the mount."""
+        return self._times.setdefault(key, Times(default_ns))
 
     def known_collection(self, key: str) -> "CollectionState | None":
         """The state of the collection `key` if there is one."""

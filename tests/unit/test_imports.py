@@ -12,9 +12,9 @@ GROUND = {"errors", "options", "reporting", "version"}
 MAY_IMPORT = {
     "cli": GROUND | {"fuse", "tree", "collection", "writeback", "api", "keep", "local"},
     "fuse": GROUND | {"tree", "collection", "writeback", "api", "keep"},
-    "tree": GROUND | {"collection", "writeback", "api", "keep"},
-    "collection": GROUND | {"writeback", "api", "keep"},
-    "writeback": GROUND | {"api", "keep"},
+    "tree": GROUND | {"writeback", "collection", "api", "keep"},
+    "writeback": GROUND | {"collection", "api", "keep"},
+    "collection": GROUND | {"api", "keep"},
     "api": GROUND | {"keep"},
     "keep": GROUND | {"api"},
     "local": GROUND,

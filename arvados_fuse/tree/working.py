@@ -1,0 +1,234 @@
+"""A collection that is being changed through this mount: its tree, who writes in it, what to save.
+
+Made by `CollectionState.edit` at the first change; given up when everything is saved, nobody writes and it was
+quiet for a moment: then the collection is again what the server says. In between `version.collection` is
+changed in place, and what others do is merged into it.
+
+Threads: any. `lock` guards names, writers and the order in which changes are recorded; it is held across the
+journal's transaction and never across a request. It comes before the locks of the collection.
+"""
+
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from arvados_fuse.collection import Directory, File
+from arvados_fuse.collection.changes import Finder
+from arvados_fuse.collection.content import Content
+from arvados_fuse.collection.segments import Segments
+from arvados_fuse.tree.times import Times
+from arvados_fuse.writeback import DIRECTORY, PathChange, State
+
+if TYPE_CHECKING:
+    from arvados_fuse.tree.collection_state import CollectionState, Version
+
+REST_AFTER = 2.0
+"""Seconds without a change, and with all saved, after which the collection is taken from the server again."""
+
+
+class Writer:
+    """One file that is open for writing.
+
+    before: what the server had at its path when it was opened (or renamed), for the commit to compare with.
+    recorded: the version of the content that the journal has; -1 for none. mtime_ns: ns since 1970, None as
+    long as nothing was written.
+    """
+
+    __slots__ = ("before", "mtime_ns", "opens", "recorded")
+
+    def __init__(self, before: State, recorded: int) -> None:
+        self.before = before
+        self.recorded = recorded
+        self.opens = 0
+        self.mtime_ns: int | None = None
+
+
+class Working:
+    """See the module."""
+
+    def __init__(self, state: "CollectionState", version: "Version", times: Times) -> None:
+        self.state = state
+        self.version = version
+        self.collection = version.collection
+        self.times = times
+        self.lock = threading.RLock()
+        self.writers: dict[Content, Writer] = {}
+        self.answer: Mapping[str, Any] | None = None
+        """The record in the server's last answer, with its manifest."""
+        self._finder: tuple[object, Finder] | None = None
+        self._changed_at = time.monotonic()
+
+    # What the server has
+
+    def server_has(self, path: str) -> State:
+        """What is at `path` as far as we know, without our changes."""
+        baseline = self.collection.baseline
+        if self._finder is None or self._finder[0] is not baseline:
+            self._finder = (baseline, Finder(baseline))
+        finder = self._finder[1]
+        found = finder.file(path)
+        if found is not None:
+            return tuple(found.segments())
+        return DIRECTORY if path and finder.has_directory(path) else None
+
+    def is_ours(self, path: str) -> bool:
+        """Whether what is at `path` is to be left alone when others change it: unsaved, or being written."""
+        if self._pending(path):
+            return True
+        return any(content.linked and path_of(content) == path for content in self.writers)
+
+    def _pending(self, path: str) -> bool:
+        writeback = self.state.context.writeback
+        return writeback is not None and writeback.is_pending(self.state.key, path)
+
+    def take(self, record: Mapping[str, Any], committed: Mapping[str, State] | None = None) -> None:
+        """The server has this record now; `committed`: the paths of it that are ours.
+
+        Called when a commit was answered, and when others changed the collection.
+        """
+        with self.lock:
+            changed = self.collection.take_record(record, ours=self.is_ours)
+            self.answer = record
+            self.version.pdh = str(record.get("portable_data_hash") or "")
+            self._finder = None
+            moment = self.state.told_mtime_ns(record)
+            for path in changed:
+                self.times.set(path, moment)
+            for content, writer in self.writers.items():
+                if committed and content.linked and path_of(content) in committed:
+                    writer.before = committed[path_of(content)]
+
+    # Recording changes
+
+    def record(self, changes: Iterable[PathChange]) -> None:
+        """Write down for the committer, and for whoever comes after a crash, what is different now."""
+        self._changed_at = time.monotonic()
+        writeback = self.state.context.writeback
+        found = list(changes)
+        if writeback is not None and self.state.is_saved and found:
+            writeback.record(self.state.key, found)
+
+    def added(self, path: str) -> PathChange:
+        """An empty directory was made at `path`."""
+        return PathChange(path, self.server_has(path), DIRECTORY)
+
+    def removed(self, path: str) -> PathChange:
+        """Nothing is at `path` any more."""
+        return PathChange(path, self.server_has(path), None)
+
+    def emptied(self, directory: Directory) -> list[PathChange]:
+        """Something was removed from `directory`: if it was the last, the manifest must name the directory."""
+        if directory.parent is None or not directory.linked or not directory.is_empty():
+            return []
+        path = path_of(directory)
+        # "Nothing before": the server has a directory there only because of the files in it.
+        return [PathChange(path, None, DIRECTORY)]
+
+    def content_at(self, path: str, content: Content) -> PathChange:
+        """The file at `path` is this, as it is now."""
+        segments, version = content.snapshot()
+        writer = self.writers.get(content)
+        if writer is not None:
+            writer.recorded = version
+        before = self.server_has(path) if writer is None else writer.before
+        return PathChange(path, before, segments, content)
+
+    def tree_at(self, path: str, directory: Directory) -> Iterator[PathChange]:
+        """Everything below `path`, where `directory` has just come to lie."""
+        pending = [(path, directory)]
+        while pending:
+            way, here = pending.pop()
+            entries = here.entries()
+            if not entries:
+                yield PathChange(way, self.server_has(way), DIRECTORY)
+            for name, entry in entries:
+                below = f"{way}/{name}"
+                if isinstance(entry, File):
+                    content = entry.content()
+                    writer = self.writers.get(content)
+                    if writer is not None:
+                        writer.before = self.server_has(below)
+                    yield self.content_at(below, content)
+                else:
+                    pending.append((below, entry))
+
+    def gone_from(self, path: str, directory: Directory) -> list[PathChange]:
+        """Everything below `path`, from where `directory` is about to be taken away."""
+        gone = []
+        pending = [(path, directory)]
+        while pending:
+            way, here = pending.pop()
+            entries = here.entries()
+            if not entries:
+                gone.append(self.removed(way))
+            for name, entry in entries:
+                if isinstance(entry, File):
+                    gone.append(self.removed(f"{way}/{name}"))
+                else:
+                    pending.append((f"{way}/{name}", entry))
+        return gone
+
+    # Files being written
+
+    def open_writer(self, content: Content, *, new: bool = False) -> Writer:
+        """One more handle may write this content. new: it was made just now, and is to be recorded even if
+        nothing is written."""
+        with self.lock:
+            writer = self.writers.get(content)
+            if writer is None:
+                before = self.server_has(path_of(content)) if content.linked else None
+                writer = Writer(before, -1 if new else content.version)
+                if new:
+                    writer.mtime_ns = time.time_ns()
+                self.writers[content] = writer
+            writer.opens += 1
+            return writer
+
+    def close_writer(self, content: Content, writer: Writer) -> None:
+        """A handle that could write is gone."""
+        with self.lock:
+            self._changed_at = time.monotonic()
+            writer.opens -= 1
+            if not writer.opens:
+                if content.linked and writer.mtime_ns is not None:
+                    self.times.set(path_of(content), writer.mtime_ns)
+                self.writers.pop(content, None)
+
+    def flush(self, content: Content) -> None:
+        """Record the content if it differs from what the journal has."""
+        with self.lock:
+            writer = self.writers.get(content)
+            if writer is None or not content.linked or content.version == writer.recorded:
+                return
+            self.record([self.content_at(path_of(content), content)])
+
+    def flush_all(self) -> None:
+        """Record every file that is open for writing as it is now."""
+        with self.lock:
+            for content in list(self.writers):
+                self.flush(content)
+
+    # The end
+
+    def is_at_rest(self) -> bool:
+        """Whether nothing needs this any more."""
+        if self.writers or time.monotonic() - self._changed_at < REST_AFTER or not self.state.is_saved:
+            return False
+        writeback = self.state.context.writeback
+        return writeback is None or not writeback.pending(self.state.key)
+
+
+def path_of(what: Content | Directory) -> str:
+    """Where a file or directory is in its collection: `a/b`, "" for the root."""
+    if isinstance(what, Directory):
+        return what.stream_name()[2:]
+    parent = what.parent.stream_name()[2:]
+    return f"{parent}/{what.name}" if parent else what.name
+
+
+def same_bytes(one: File, other: File) -> bool:
+    """Whether two files have the same content, in the same blocks."""
+    return one.size() == other.size() and Segments(one.content().snapshot()[0]).items() == Segments(
+        other.content().snapshot()[0]
+    ).items()

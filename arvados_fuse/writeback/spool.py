@@ -1,0 +1,274 @@
+"""Spools that lie on disk: where written bytes are until they are in blocks.
+
+Made by `Spools.new`, which is the spool factory of the collections of a mount. One file for each spool; at
+most some descriptors are open at a time. A write is never synced: it survives the end of the process, not
+that of the machine; what must survive that is saved to the server.
+
+A file goes when nothing refers to its spool any more: no segment of a content, no row of the journal (rows
+are in memory too, and refer to the spools they need). Files that outlive their process are dealt with by
+`rooms`.
+
+Threads: any.
+"""
+
+import errno
+import os
+import threading
+import weakref
+from bisect import bisect_right, insort
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from arvados_fuse.collection.segments import Segment
+from arvados_fuse.errors import ArvadosFuseError, NoSpaceError, SaveFailed
+
+DESCRIPTORS = 128
+"""Spool files open at a time; a process has 1024 by default, and connections and cached blocks need theirs."""
+
+SUFFIX = ".spool"
+
+
+class Spools:
+    """The spools of one room.
+
+    bytes: in all files that there are. appended: ever written; it only grows.
+    """
+
+    def __init__(self, directory: Path, *, descriptors: int = DESCRIPTORS) -> None:
+        """directory: exists, and belongs to this process alone."""
+        self._directory = directory
+        self._files = _Descriptors(descriptors)
+        self._lock = threading.Lock()
+        self._count = 0
+        self._spools: "weakref.WeakValueDictionary[str, DiskSpool]" = weakref.WeakValueDictionary()
+        # Filled by finalizers, which may run anywhere, under any lock: so they only append.
+        self._dead: deque[tuple[str, list[int]]] = deque()
+        self.bytes = 0
+        self.appended = 0
+
+    def new(self) -> "DiskSpool":
+        """An empty spool; its file comes with the first byte. Raises nothing."""
+        self.sweep()
+        with self._lock:
+            self._count += 1
+            return self._make(f"{self._count:08d}{SUFFIX}", self._count, 0)
+
+    def existing(self, name: str) -> "DiskSpool":
+        """The spool of a file that was there when the room was opened; of size 0 when it is not."""
+        with self._lock:
+            found = self._spools.get(name)
+            if found is None:
+                size = 0
+                with suppress(OSError):
+                    size = os.stat(self._directory / name).st_size
+                number = int(name.removesuffix(SUFFIX)) if name.removesuffix(SUFFIX).isdecimal() else 0
+                self._count = max(self._count, number)
+                found = self._make(name, number, size)
+            return found
+
+    def _make(self, name: str, number: int, size: int) -> "DiskSpool":
+        total = [size]
+        made = DiskSpool(self, str(self._directory / name), name, number, total)
+        self._spools[name] = made
+        self.bytes += size
+        # Not at the end of the process: then the files are what the journal lives on.
+        weakref.finalize(made, self._dead.append, (name, total)).atexit = False
+        return made
+
+    def count(self, size: int) -> None:
+        """Bytes were appended."""
+        with self._lock:
+            self.bytes += size
+            self.appended += size
+
+    def sweep(self) -> None:
+        """Remove the files of spools that nothing refers to any more."""
+        while self._dead:
+            try:
+                name, total = self._dead.popleft()
+            except IndexError:
+                return
+            self._files.forget(str(self._directory / name))
+            with suppress(FileNotFoundError):
+                os.unlink(self._directory / name)
+            with self._lock:
+                self.bytes -= total[0]
+
+    def remove_unknown(self) -> None:
+        """Remove files that no spool stands for: left behind when a process was killed."""
+        with self._lock:
+            known = set(self._spools)
+        for path in self._directory.iterdir():
+            if path.name not in known:
+                path.unlink(missing_ok=True)
+
+    @contextmanager
+    def file(self, path: str) -> Iterator[int]:
+        """A descriptor of one spool's file, for reading and writing."""
+        with self._files.open(path) as descriptor:
+            yield descriptor
+
+    def close(self) -> None:
+        """Close all descriptors; the files stay."""
+        self.sweep()
+        self._files.close()
+
+
+class DiskSpool:
+    """One spool, see `collection.spool.Spool`. Remembers which of its ranges are in blocks by now.
+
+    name: of the file; number: counts spools in the order of their making.
+    """
+
+    __slots__ = ("__weakref__", "_lock", "_owner", "_path", "_starts", "_stored", "_total", "name", "number")
+
+    def __init__(self, owner: Spools, path: str, name: str, number: int, total: list[int]) -> None:
+        self._owner = owner
+        self._path = path
+        self._lock = threading.Lock()
+        self._total = total
+        self._starts: list[int] = []
+        self._stored: dict[int, Segment] = {}
+        self.name = name
+        self.number = number
+
+    def append(self, data: bytes | memoryview) -> int:
+        """See `Spool`. Raises NoSpaceError; the spool is then as it was."""
+        view = memoryview(data).cast("B")
+        with self._lock:
+            start = self._total[0]
+            done = 0
+            try:
+                with self._owner.file(self._path) as file:
+                    while done < len(view):
+                        done += os.pwrite(file, view[done:], start + done)
+            except OSError as error:
+                raise disk_error(error, self._path) from error
+            self._total[0] = start + done
+        self._owner.count(done)
+        return start
+
+    def read(self, offset: int, size: int) -> bytes:
+        """See `Spool`. Raises SaveFailed when the file is not what it was."""
+        with self._open() as file:
+            data = os.pread(file, size, offset)
+            if len(data) == size:
+                return data
+            parts, got = [data], len(data)
+            while data and got < size:
+                data = os.pread(file, size - got, offset + got)
+                parts.append(data)
+                got += len(data)
+        if got != size:
+            raise SaveFailed(f"the spool file {self._path} is shorter than what was written to it")
+        return b"".join(parts)
+
+    def read_into(self, offset: int, target: memoryview) -> None:
+        """Fill `target` with the bytes from `offset`. Raises as `read`."""
+        got = 0
+        with self._open() as file:
+            while got < len(target):
+                count = os.preadv(file, [target[got:]], offset + got)
+                if not count:
+                    raise SaveFailed(f"the spool file {self._path} is shorter than what was written to it")
+                got += count
+
+    @contextmanager
+    def _open(self) -> Iterator[int]:
+        try:
+            with self._owner.file(self._path) as file:
+                yield file
+        except OSError as error:
+            raise disk_error(error, self._path) from error
+
+    def size(self) -> int:
+        """See `Spool`."""
+        return self._total[0]
+
+    # What is in blocks by now.
+
+    def note_stored(self, offset: int, where: Segment) -> None:
+        """The bytes from `offset` are in a block, at `where`."""
+        with self._lock:
+            if offset not in self._stored:
+                insort(self._starts, offset)
+            self._stored[offset] = where
+
+    def stored(self, offset: int, size: int) -> list[tuple[int, Segment]]:
+        """Where the ranges are, of those that touch this one, that are in blocks: (offset, where)."""
+        with self._lock:
+            at = max(0, bisect_right(self._starts, offset) - 1)
+            found = []
+            while at < len(self._starts) and self._starts[at] < offset + size:
+                start = self._starts[at]
+                where = self._stored[start]
+                if start + where.size > offset:
+                    found.append((start, where))
+                at += 1
+            return found
+
+
+class _Descriptors:
+    """Open files by path: as many as are in use, and some that were used last."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._idle: OrderedDict[str, int] = OrderedDict()
+        self._used: dict[str, tuple[int, int]] = {}
+        self._forgotten: set[str] = set()
+
+    @contextmanager
+    def open(self, path: str) -> Iterator[int]:
+        """The file, made if it is not there."""
+        with self._lock:
+            if path in self._used:
+                file, users = self._used[path]
+                self._used[path] = (file, users + 1)
+            else:
+                file = self._idle.pop(path, -1)
+                if file < 0:
+                    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                self._used[path] = (file, 1)
+        try:
+            yield file
+        finally:
+            self._give_back(path)
+
+    def _give_back(self, path: str) -> None:
+        with self._lock:
+            file, users = self._used[path]
+            if users > 1:
+                self._used[path] = (file, users - 1)
+                return
+            del self._used[path]
+            self._idle[path] = file
+            closing = [path] if path in self._forgotten else []
+            self._forgotten.discard(path)
+            while len(self._idle) - len(closing) > self._limit:
+                closing.append(next(iter(self._idle)))
+                if len(self._idle) <= len(closing):
+                    break
+            for one in dict.fromkeys(closing):
+                os.close(self._idle.pop(one))
+
+    def forget(self, path: str) -> None:
+        """The file will not be asked for again."""
+        with self._lock:
+            file = self._idle.pop(path, -1)
+            if file >= 0:
+                os.close(file)
+
+    def close(self) -> None:
+        with self._lock:
+            while self._idle:
+                os.close(self._idle.popitem()[1])
+
+
+def disk_error(error: OSError, path: str) -> ArvadosFuseError:
+    """The kind for a failure of the local disk."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpaceError(f"no space left for unsaved data ({path})")
+    return SaveFailed(f"unsaved data can't be kept on the local disk: {error}")
