@@ -42,8 +42,9 @@ class ApiSettings:
         values = {**_configured(environment), **{k: v for k, v in environment.items() if v}}
         missing = [name for name in ("ARVADOS_API_HOST", "ARVADOS_API_TOKEN") if not values.get(name)]
         if missing:
+            them = "them" if len(missing) > 1 else "it"
             raise SetupError(
-                f"{' and '.join(missing)} not set: export them, or put them into "
+                f"{' and '.join(missing)} not set: export {them}, or put {them} into "
                 "~/.config/arvados/settings.conf (in Workbench: Get API token)."
             )
         return cls(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from arvados_fuse.cli.parser import make_parser
-from arvados_fuse.options import MountOptions
+from arvados_fuse.options import Mode, MountOptions
 
 Action = Literal["mount", "replace", "unmount", "unmount_all"]
 
@@ -42,7 +42,7 @@ def parse(arguments: Sequence[str], program: str = "arv-mount") -> Command:
     _check_layout(found)
     options = MountOptions(
         mount_dir=_absolute(found.mount_dir),
-        mode=found.mode or ("custom" if found.custom else "all"),
+        mode=_mode(found),
         target=found.target,
         custom=tuple({custom.name: custom for custom in found.custom}.values()),
         filters=tuple(tuple(item) for item in found.filters),
@@ -67,6 +67,14 @@ def parse(arguments: Sequence[str], program: str = "arv-mount") -> Command:
         crunchstat_interval=found.crunchstat_interval,
     )
     return Command(action=found.action, options=options, unmount_timeout=found.unmount_timeout)
+
+
+def _mode(found: argparse.Namespace) -> Mode:
+    """`--custom` without any `--mount-*` has always shown all."""
+    if found.custom:
+        return "custom"
+    mode: Mode = found.mode or "all"
+    return "all" if mode == "custom" else mode
 
 
 def _local_dir(given: str | None) -> Path | None:

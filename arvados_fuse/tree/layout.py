@@ -89,9 +89,9 @@ def _magic(context: Context, *, hashes_only: bool) -> MagicRef:
 
 
 def _ids(context: Context, mode: str) -> DirectoryNode:
-    """Ids at the root; the same directory is there once more under the mode's name, as programs expect."""
+    """Ids at the root; the same directory is there once more as `by_id`, as programs expect."""
     inner = _magic(context, hashes_only=mode == "by_pdh")
-    return MagicRef(inner.source, {**inner.fixed, mode: inner}).node(context, None)
+    return MagicRef(inner.source, {**inner.fixed, "by_id": inner}).node(context, None)
 
 
 def _collection(context: Context, target: str) -> DirectoryNode:

@@ -301,10 +301,10 @@ class TestMounting:
         [
             (["--home"], ["empty"]),
             (["--by-id"], ["README", "by_id"]),
-            (["--by-pdh"], ["README", "by_pdh"]),
+            (["--by-pdh"], ["README", "by_id"]),
             (["--shared"], []),
             (["--by-tag"], []),
-            (["--custom"], []),
+            (["--custom"], ["README", "by_id", "by_tag", "home", "shared"]),
             (["--mount-home", "h", "--mount-by-pdh", "by_id"], ["by_id", "h"]),
         ],
     )
