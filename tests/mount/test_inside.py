@@ -21,11 +21,11 @@ from arvados_fuse.reporting import sockets
 pytestmark = needs_fuse
 
 
-def socket_of(root: Path) -> Path | None:
-    """Where the mount listens."""
+def socket_of(root: Path) -> Path:
+    """Where the mount listens, once it does."""
     mount = mounts_at(root)[0]
-    paths = (sockets.socket_path(place, mount.minor) for place in sockets.directories(mount.owner))
-    return next((path for path in paths if path.exists()), None)
+    paths = [sockets.socket_path(place, mount.minor) for place in sockets.directories(mount.owner)]
+    return wait_for(lambda: [path for path in paths if path.exists()], f"{root} listens")[0]
 
 
 class TestControl:
@@ -33,7 +33,7 @@ class TestControl:
         with pytest.raises(NotMounted, match="nothing is mounted"):
             list(ask(tmp_path, "nothing"))
         with mounted(tmp_path, environment(world.server, world.token), "--home") as mount:
-            path = wait_for(lambda: socket_of(mount.root), "the mount listens")
+            path = socket_of(mount.root)
             assert path.stat().st_mode & 0o777 == 0o600
             with pytest.raises(NotSupported, match="knows no request 'nothing'"):
                 list(ask(mount.root, "nothing"))
@@ -42,8 +42,8 @@ class TestControl:
     def test_two_mounts_have_two_sockets(self, world: World, tmp_path: Path) -> None:
         settings = environment(world.server, world.token)
         with mounted(tmp_path, settings, "--home") as one, mounted(tmp_path, settings, "--home") as two:
-            first = wait_for(lambda: socket_of(one.root), "the first mount listens")
-            second = wait_for(lambda: socket_of(two.root), "the second mount listens")
+            first = socket_of(one.root)
+            second = socket_of(two.root)
             assert first != second
 
     def test_asking_a_dead_mount_ends(self, world: World, tmp_path: Path) -> None:
@@ -55,11 +55,16 @@ class TestControl:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env={**os.environ, **environment(world.server, world.token), "HOME": str(tmp_path)},
+                env={
+                    **os.environ,
+                    **environment(world.server, world.token),
+                    "HOME": str(tmp_path),
+                    "PYTHONPATH": str(PROJECT),
+                },
             )
         try:
             wait_for(lambda: bool(mounts_at(root)), "the mount is there")
-            path = wait_for(lambda: socket_of(root), "the mount listens")
+            path = socket_of(root)
             # Stopped: it is there and says nothing.
             process.send_signal(signal.SIGSTOP)
             before = time.monotonic()
@@ -77,29 +82,29 @@ class TestControl:
             subprocess.run(["fusermount", "-u", "-z", str(root)], check=False, capture_output=True)
         # What the dead left behind is cleared away by the next one that starts.
         with mounted(tmp_path, environment(world.server, world.token), "--home") as mount:
-            mine = wait_for(lambda: socket_of(mount.root), "the next mount listens")
+            mine = socket_of(mount.root)
             assert mine == path or not path.exists()
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
     def test_others_may_not_ask(self, world: World, tmp_path: Path) -> None:
         nobody = pwd.getpwnam("nobody")
         with mounted(tmp_path, environment(world.server, world.token), "--home", "--allow-other") as mount:
-            wait_for(lambda: socket_of(mount.root), "the mount listens")
+            socket_of(mount.root)
             done = subprocess.run(
-                [sys.executable, "-c", ASK, str(mount.root)],
+                [sys.executable, "-c", ASK, str(mount.root), str(nobody.pw_uid)],
                 cwd=PROJECT,
                 capture_output=True,
                 text=True,
                 check=False,
-                preexec_fn=lambda: os.setuid(nobody.pw_uid),
             )
             assert "only who mounted it, and root, may ask" in done.stdout + done.stderr
 
 
 ASK = """
-import sys
+import os, sys
 from pathlib import Path
 from arvados_fuse.cli.live import ask
+os.setuid(int(sys.argv[2]))
 try:
     list(ask(Path(sys.argv[1]), "nothing"))
 except Exception as error:
