@@ -105,15 +105,34 @@ class ApiClient:
     def get_user(self, uuid: str) -> Record:
         return self._send(self._users.get(uuid=uuid), uuid)
 
-    def get_group(self, uuid: str, *, select: Sequence[str] | None = None) -> Record:
-        return self._send(self._groups.get(uuid=uuid, **_selected(select)), uuid)
+    def get_group(
+        self, uuid: str, *, select: Sequence[str] | None = None, include_trash: bool = False
+    ) -> Record:
+        return self._send(
+            self._groups.get(uuid=uuid, **_selected(select), **_with_trash(include_trash)), uuid
+        )
 
-    def get_collection(self, uuid_or_pdh: str, *, select: Sequence[str] | None = None) -> Record:
+    def get_collection(
+        self, uuid_or_pdh: str, *, select: Sequence[str] | None = None, include_trash: bool = False
+    ) -> Record:
         """All fields with a manifest signed for this token, or only those in `select`."""
-        request = self._collections.get(uuid=uuid_or_pdh, **_selected(select))
+        request = self._collections.get(uuid=uuid_or_pdh, **_selected(select), **_with_trash(include_trash))
         if select is None or "manifest_text" in select:
             return self._send(request, uuid_or_pdh, silence=MANIFEST_SILENCE)
         return self._send(request, uuid_or_pdh)
+
+    def versions_of(self, uuid: str, *, number: int | None = None, select: Sequence[str]) -> Iterator[Record]:
+        """The versions of a collection that the server has kept, the present one among them; with `number`
+        that one. (By a list, where past versions are documented to be found; `select` may name
+        `manifest_text`.)"""
+        chosen = [] if number is None else [["version", "=", number]]
+        yield from self._pages(
+            lambda arguments: self._collections.list(include_old_versions=True, **arguments),
+            uuid,
+            [["current_version_uuid", "=", uuid], *chosen],
+            select,
+            silence=MANIFEST_SILENCE,
+        )
 
     def config(self) -> Record:
         """The public part of the cluster's configuration."""
@@ -132,14 +151,22 @@ class ApiClient:
         ]
 
     def project_contents(
-        self, owner_uuid: str, *, kind: str, filters: Filters = (), select: Sequence[str] | None = None
+        self,
+        owner_uuid: str,
+        *,
+        kind: str,
+        filters: Filters = (),
+        select: Sequence[str] | None = None,
+        include_trash: bool = False,
     ) -> Iterator[Record]:
         """What the project, filter group or user `owner_uuid` owns, of one kind (`arvados#collection`, ...).
 
         One kind at a time: the server gives kinds one after another, so uuids ascend within a kind only.
         """
         yield from self._pages(
-            lambda arguments: self._groups.contents(uuid=owner_uuid, **arguments),
+            lambda arguments: self._groups.contents(
+                uuid=owner_uuid, **arguments, **_with_trash(include_trash)
+            ),
             owner_uuid,
             [["uuid", "is_a", kind], *filters],
             select,
@@ -237,13 +264,40 @@ class ApiClient:
         request = self._collections.update(uuid=uuid, body=sent)
         return self._send(request, uuid, silence=MANIFEST_SILENCE)
 
+    def untrash(self, uuid: str) -> Record:
+        """Bring a collection or group back from the trash; the server chooses another name if its own is
+        taken now. Raises RequestRefused when it is not in the trash."""
+        request = self._kind_of(uuid).untrash(uuid=uuid)
+        # Arvados takes this argument here; its description of the API does not name it.
+        request.uri += "&ensure_unique_name=true"
+        return self._send(request, uuid, repeatable=False)
+
+    def trash(self, uuid: str) -> Record:
+        """Put a collection or group into the trash."""
+        return self._send(self._kind_of(uuid).delete(uuid=uuid), uuid)
+
+    def rename(self, uuid: str, *, name: str, owner_uuid: str) -> Record:
+        """Give a collection or group another name or owner. Raises RequestRefused when the name is taken."""
+        single = "collection" if "-4zz18-" in uuid else "group"
+        body = {single: {"name": name, "owner_uuid": owner_uuid}}
+        return self._send(self._kind_of(uuid).update(uuid=uuid, body=body), uuid)
+
+    def _kind_of(self, uuid: str) -> Any:
+        return self._collections if "-4zz18-" in uuid else self._groups
+
     def _send(
         self, request: HttpRequest, subject: str, *, repeatable: bool = True, silence: float = SILENCE
     ) -> Record:
         return self._transport.send(request, subject=subject, repeatable=repeatable, silence=silence)
 
     def _pages(
-        self, call: Any, subject: str, filters: Filters, select: Sequence[str] | None
+        self,
+        call: Any,
+        subject: str,
+        filters: Filters,
+        select: Sequence[str] | None,
+        *,
+        silence: float = SILENCE,
     ) -> Iterator[Record]:
         """All items of a list call, by key: the next page starts after the last uuid of this one."""
         last = ""
@@ -255,7 +309,7 @@ class ApiClient:
                 "count": "none",
                 **_selected(select),
             }
-            answer = self._send(call(arguments), subject)
+            answer = self._send(call(arguments), subject, silence=silence)
             page = self._items(answer, subject)
             yield from page
             if _is_last(answer, page):
@@ -289,6 +343,11 @@ def _is_last(answer: Record, page: Sequence[Record]) -> bool:
 
 def _selected(select: Sequence[str] | None) -> Record:
     return {} if select is None else {"select": list(select)}
+
+
+def _with_trash(included: bool) -> Record:
+    """Only where it is wanted, so that other requests are as they always were."""
+    return {"include_trash": True} if included else {}
 
 
 def _lately() -> list[str]:

@@ -11,9 +11,10 @@ from arvados_fuse.collection import Directory, File
 from arvados_fuse.errors import NotFoundError, SignatureRefused
 from arvados_fuse.keep import Reader
 from arvados_fuse.tree.attributes import DIRECTORY_MODE, FILE_MODE, Attributes, Missing
-from arvados_fuse.tree.collection_state import CollectionState, Record, Version
+from arvados_fuse.tree.collection_state import CollectionState, Record
 from arvados_fuse.tree.context import Context
 from arvados_fuse.tree.nodes import Content, DirectoryNode, FileNode, Found, Node, Snapshot, Text, TextNode
+from arvados_fuse.tree.version import Version
 
 RECORD_NAME = ".arvados#collection"
 RENEWALS = 2

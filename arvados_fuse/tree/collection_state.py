@@ -20,6 +20,7 @@ from arvados_fuse.tree import xattrs
 from arvados_fuse.tree.cell import ALWAYS, Cell, Policy
 from arvados_fuse.tree.context import Context
 from arvados_fuse.tree.times import Times
+from arvados_fuse.tree.version import Origin, Version, manifest_of
 from arvados_fuse.tree.working import Working
 
 Record = Mapping[str, Any]
@@ -29,61 +30,15 @@ REFRESHED = ["uuid", "portable_data_hash", "modified_at", "name", "owner_uuid", 
 """What a refresh asks for: small fields only; the manifest is fetched when the hash has changed."""
 LISTED = frozenset({"uuid", "portable_data_hash", "modified_at"})
 """Fields that listings and refreshes bring, so that they are as fresh as what is shown."""
-SIGNATURE_TIME = re.compile(r"\+A[0-9a-f]{40}@([0-9a-f]{8})")
-"""A block's permission signature ends with the Unix time of its expiry, in hex."""
-RENEW_EARLY = 0.1
-"""Part of a signature's life before its end at which new ones are fetched, if someone reads."""
 RECORD_SIZE = 2000
 """Bytes that a state without content holds, roughly."""
 
 
-class Version:
-    """One content of a collection, and the signatures by which its blocks may be read."""
-
-    __slots__ = ("__weakref__", "_renewal", "collection", "pdh", "renew_at", "state")
-
-    def __init__(self, state: "CollectionState", collection: Collection, pdh: str, manifest: str) -> None:
-        self.state = state
-        self.collection = collection
-        self.pdh = pdh
-        self.renew_at = self._renewal_time(manifest)
-        context = state.context
-        self._renewal: Cell[None] = Cell(self._renew, Policy(0.0), context.pool, f"signatures of {pdh}")
-
-    def renew(self) -> None:
-        """Fetch new signatures and wait for them. Raises what the API answers, Unreachable."""
-        self._renewal.start().wait(self.state.context.deadline, self.state.key)
-
-    def renew_when_due(self) -> None:
-        """Begin to fetch new signatures when the old ones end soon."""
-        if time.time() > self.renew_at:
-            self.renew_soon()
-
-    def renew_soon(self) -> None:
-        """Begin to fetch new signatures; readers go on with those they have."""
-        self.renew_at = float("inf")
-        self._renewal.start()
-
-    def _renew(self) -> None:
-        """By content, not by uuid: what is open here may have been replaced there."""
-        record = self.state.context.api.get_collection(
-            self.pdh, select=["portable_data_hash", "manifest_text"]
-        )
-        manifest = _manifest(record, self.pdh)
-        if not self.collection.replace_signatures(manifest):
-            raise BadAnswer(f"the API server gave other content under {self.pdh}", subject=self.state.key)
-        self.renew_at = self._renewal_time(manifest)
-
-    def _renewal_time(self, manifest: str) -> float:
-        """Unix time; all signatures of one answer expire together."""
-        match = SIGNATURE_TIME.search(manifest)
-        if match is None:
-            return float("inf")
-        return int(match[1], 16) - RENEW_EARLY * self.state.context.api.blob_signature_ttl
-
-
 class CollectionState:
     """The collection under `key`: a uuid, or a portable data hash (whose content never changes).
+
+    origin: how to ask for it, where that is another way; the key is only a name then, and it is never
+    changed.
 
     working: while it is being changed through this mount; guarded by the working copy's own lock.
     times: once it was changed through this mount, the times of what is in it.
@@ -93,14 +48,23 @@ class CollectionState:
     """Whether there is a record that changes are saved to."""
 
     def __init__(
-        self, context: Context, key: str, record: Record | None = None, at: float = float("-inf")
+        self,
+        context: Context,
+        key: str,
+        record: Record | None = None,
+        at: float = float("-inf"),
+        origin: Origin | None = None,
     ) -> None:
         """record: fields that a listing told `at` (time.monotonic())."""
         self.working: Working | None = None
         self.times: Times | None = None
         self.context = context
         self.key = key
-        self.forever = PDH.fullmatch(key) is not None
+        self.read_only = origin is not None
+        self._origin = origin or Origin(
+            lambda select: context.api.get_collection(key, select=select), key if PDH.fullmatch(key) else ""
+        )
+        self.forever = bool(self._origin.pdh)
         self._record: dict[str, Any] = dict(record or {})
         self._noted_at = at
         self._mtime_ns: int | None = None
@@ -148,7 +112,7 @@ class CollectionState:
     @property
     def writable(self) -> bool:
         """Whether it may be changed through this mount."""
-        return self.context.writeback is not None and not self.forever
+        return self.context.writeback is not None and not self.forever and not self.read_only
 
     @contextmanager
     def edit(self) -> Iterator[Working]:
@@ -256,7 +220,7 @@ class CollectionState:
         """See Described. What a listing or the last look told is good as long as that is; for the rest the
         small fields are asked for."""
         if name == "portable_data_hash" and self.forever:
-            return self.key
+            return self._origin.pdh
         if self.forever or (name in LISTED and name in self._record and self.timeout() > 0):
             return self._record.get(name)
         return self._details_cell().get(self.context.deadline).get(name)
@@ -282,6 +246,13 @@ class CollectionState:
         manifest.
         """
         return self._text.start().wait(self.context.deadline, self.key)
+
+    def fetch_content(self, pdh: str) -> Record:
+        """The manifest of content that was shown here, signed anew."""
+        fields = ["portable_data_hash", "manifest_text"]
+        if self.read_only:
+            return self._origin.fetch(fields)
+        return self.context.api.get_collection(pdh, select=fields)
 
     def footprint(self) -> int:
         """See Holder."""
@@ -309,29 +280,34 @@ class CollectionState:
         if last is not None:
             if self.forever:
                 return last
-            news = self.context.api.get_collection(self.key, select=REFRESHED)
+            news = self._origin.fetch(REFRESHED)
             if news.get("portable_data_hash") == last.pdh:
                 self._update(news)
                 return last
         begun = time.monotonic()
-        return self._version(self.context.api.get_collection(self.key))
+        record = self._origin.fetch(None)
+        version = self._version(record)
+        details = self._details_cell()
+        details.put({name: record.get(name) for name in xattrs.COLLECTION_FIELDS})
+        details.touch(begun)
+        return version
 
     def _refresh(self, working: Working) -> Version:
         """Bring what others changed into the working copy."""
-        news = self.context.api.get_collection(self.key, select=REFRESHED)
+        news = self._origin.fetch(REFRESHED)
         if news.get("portable_data_hash") != working.version.pdh:
-            news = self.context.api.get_collection(self.key)
-            _manifest(news, self.key)
+            news = self._origin.fetch(None)
+            manifest_of(news, self.key)
             working.take(news)
         self._update(news)
         return working.version
 
     def _version(self, record: Record) -> Version:
         """The content that a record with a manifest has."""
-        manifest = _manifest(record, self.key)
+        manifest = manifest_of(record, self.key)
         pdh = str(record.get("portable_data_hash") or "")
-        if self.forever and portable_data_hash(manifest) != self.key:
-            raise BadAnswer(f"the API server gave other content under {self.key}", subject=self.key)
+        if self.forever and portable_data_hash(manifest) != self._origin.pdh:
+            raise BadAnswer(f"the API server gave other content under {self._origin.pdh}", subject=self.key)
         writeback = self.context.writeback
         collection = Collection.from_record(
             record,
@@ -342,9 +318,6 @@ class CollectionState:
         )
         version = Version(self, collection, pdh, manifest)
         self._update(record)
-        details = self._details_cell()
-        details.put({name: record.get(name) for name in xattrs.COLLECTION_FIELDS})
-        details.touch(begun)
         self._last = weakref.ref(version)
         return version
 
@@ -358,7 +331,7 @@ class CollectionState:
         return details
 
     def _load_details(self) -> Record:
-        return self.context.api.get_collection(self.key, select=xattrs.COLLECTION_FIELDS)
+        return self._origin.fetch(xattrs.COLLECTION_FIELDS)
 
     def _update(self, record: Record) -> None:
         """New fields; readers of the record see the old one or the new one, never half of each."""
@@ -370,16 +343,9 @@ class CollectionState:
     def _load_text(self) -> bytes:
         self.save()
         begun = time.monotonic()
-        record = self.context.api.get_collection(self.key)
+        record = self._origin.fetch(None)
         self.note(record, begun)
         return (json.dumps(record, indent=4, sort_keys=True) + "\n").encode("ascii")
-
-
-def _manifest(record: Record, subject: str) -> str:
-    manifest = record.get("manifest_text")
-    if not isinstance(manifest, str):
-        raise BadAnswer(f"the API server gave no manifest for {subject}", subject=subject)
-    return manifest
 
 
 def nanoseconds(timestamp: object) -> int:

@@ -21,7 +21,8 @@ from arvados_fuse.tree.times import Times
 from arvados_fuse.writeback import DIRECTORY, PathChange, State
 
 if TYPE_CHECKING:
-    from arvados_fuse.tree.collection_state import CollectionState, Version
+    from arvados_fuse.tree.collection_state import CollectionState
+    from arvados_fuse.tree.version import Version
 
 REST_AFTER = 2.0
 """Seconds without a change, and with all saved, after which the collection is taken from the server again."""

@@ -1,0 +1,85 @@
+"""One content of a collection, the signatures by which it may be read, and where it is asked for.
+
+Used by `CollectionState`, which makes them, and by nodes and open files, which keep them. Any thread may
+call.
+"""
+
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from arvados_fuse.collection import Collection
+from arvados_fuse.errors import BadAnswer
+from arvados_fuse.tree.cell import Cell, Policy
+
+if TYPE_CHECKING:
+    from arvados_fuse.tree.collection_state import CollectionState
+
+Record = Mapping[str, Any]
+
+SIGNATURE_TIME = re.compile(r"\+A[0-9a-f]{40}@([0-9a-f]{8})")
+"""A block's permission signature ends with the Unix time of its expiry, in hex."""
+RENEW_EARLY = 0.1
+"""Part of a signature's life before its end at which new ones are fetched, if someone reads."""
+
+
+class Origin(NamedTuple):
+    """Where a collection that is only to be looked at comes from (a past version, the trash).
+
+    fetch: asks for the fields named, or for all. pdh: its portable data hash, where that can't change.
+    """
+
+    fetch: Callable[[Sequence[str] | None], Record]
+    pdh: str = ""
+
+
+class Version:
+    """One content of a collection, and the signatures by which its blocks may be read."""
+
+    __slots__ = ("__weakref__", "_renewal", "collection", "pdh", "renew_at", "state")
+
+    def __init__(self, state: "CollectionState", collection: Collection, pdh: str, manifest: str) -> None:
+        self.state = state
+        self.collection = collection
+        self.pdh = pdh
+        self.renew_at = self._renewal_time(manifest)
+        context = state.context
+        self._renewal: Cell[None] = Cell(self._renew, Policy(0.0), context.pool, f"signatures of {pdh}")
+
+    def renew(self) -> None:
+        """Fetch new signatures and wait for them. Raises what the API answers, Unreachable."""
+        self._renewal.start().wait(self.state.context.deadline, self.state.key)
+
+    def renew_when_due(self) -> None:
+        """Begin to fetch new signatures when the old ones end soon."""
+        if time.time() > self.renew_at:
+            self.renew_soon()
+
+    def renew_soon(self) -> None:
+        """Begin to fetch new signatures; readers go on with those they have."""
+        self.renew_at = float("inf")
+        self._renewal.start()
+
+    def _renew(self) -> None:
+        """By content, not by uuid: what is open here may have been replaced there."""
+        record = self.state.fetch_content(self.pdh)
+        manifest = manifest_of(record, self.pdh)
+        if not self.collection.replace_signatures(manifest):
+            raise BadAnswer(f"the API server gave other content under {self.pdh}", subject=self.state.key)
+        self.renew_at = self._renewal_time(manifest)
+
+    def _renewal_time(self, manifest: str) -> float:
+        """Unix time; all signatures of one answer expire together."""
+        match = SIGNATURE_TIME.search(manifest)
+        if match is None:
+            return float("inf")
+        return int(match[1], 16) - RENEW_EARLY * self.state.context.api.blob_signature_ttl
+
+
+def manifest_of(record: Record, subject: str) -> str:
+    """The manifest in a record. Raises BadAnswer when there is none."""
+    manifest = record.get("manifest_text")
+    if not isinstance(manifest, str):
+        raise BadAnswer(f"the API server gave no manifest for {subject}", subject=subject)
+    return manifest
