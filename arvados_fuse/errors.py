@@ -20,6 +20,8 @@ class ArvadosFuseError(Exception):
 
     errno: ClassVar[int] = errno.EIO
     level: ClassVar[int] = logging.ERROR
+    told = False
+    """Its line is in the log already: who meets it next need not log it again."""
 
     def __init__(self, message: str, *, subject: str = "", server: str = "", request_id: str = "") -> None:
         super().__init__(message)
@@ -88,6 +90,13 @@ class IllegalName(ArvadosFuseError):
     """The bytes of a name can't be written in the encoding of the mount."""
 
     errno = errno.EILSEQ
+    level = logging.DEBUG
+
+
+class StaleFile(ArvadosFuseError):
+    """The name stands for another file by now; the kernel looks it up once more."""
+
+    errno = errno.ESTALE
     level = logging.DEBUG
 
 

@@ -51,7 +51,8 @@ def handler(
 def _answer(name: str, error: ArvadosFuseError) -> llfuse.FUSEError:
     """The errno for an error, and its line in the log: what failed, on which object, which server, which
     request."""
-    if logger.isEnabledFor(error.level):
+    level = logging.DEBUG if error.told else error.level
+    if logger.isEnabledFor(level):
         details = {"object": error.subject, "server": error.server, "request": error.request_id}
         known = ", ".join(
             f"{key} {value}" for key, value in details.items() if value and value not in str(error)

@@ -4,7 +4,6 @@ Used by the collection and write-back floors through their small protocols, and 
 handles, which read through a `Reader` of their own. Threads: every method may be called from any thread.
 """
 
-import logging
 import queue
 import threading
 import time
@@ -22,19 +21,15 @@ from arvados_fuse.keep.transfer import BlockReplaced, Timeouts, Transfers
 from arvados_fuse.keep.upload import Uploader
 from arvados_fuse.reporting.counters import Counters
 
-logger = logging.getLogger("arvados.keep")
-
-LEARN_SECONDS = 1.0
-"""Closing waits so long for the first list of Keep services."""
-
 WAIT_STEP = 0.25
 """Seconds after which a reader whose block has not started sees again who can make way."""
 
 LOST_TRIES = 10
 """A block that vanishes or is cut in the cache so often while it is read is given up."""
 
-NO_PROGRESS_SECONDS = 600.0
-"""A reader gives up when nothing at all came for any block for so long: above what one fetch may take."""
+SILENCE_MARGIN = 5.0
+"""Seconds more than one fetch may go without progress: its error, which says more, comes first. A reader
+whose block waits for its turn gives up then, if nothing at all came for any block."""
 
 
 class BlockCache:
@@ -74,7 +69,7 @@ class BlockCache:
             services, self._pool, store, self.counters, retries=retries, timeouts=timeouts, replicas=replicas
         )
         self._anyone = _Anyone()
-        self._learner: threading.Thread | None = None
+        self._silence = timeouts.overall + SILENCE_MARGIN
 
     def start(self) -> None:
         """Start what runs beside; after the fork, before the first read."""
@@ -82,8 +77,7 @@ class BlockCache:
         self._dispatcher.start()
         self._uploader.start()
         # Beside, so that neither the start nor the first read waits for the API server.
-        self._learner = threading.Thread(target=self._learn_services, name="keep-services", daemon=True)
-        self._learner.start()
+        self._services.learn()
 
     def close(self) -> None:
         """End all threads and connections; readers that wait get Unreachable."""
@@ -91,8 +85,7 @@ class BlockCache:
         self._dispatcher.close()
         self._pool.close()
         self._store.close()
-        if self._learner is not None:
-            self._learner.join(LEARN_SECONDS)
+        self._services.close()
 
     def reader(self) -> Reader:
         """A reader of its own for one open file handle: it reads ahead, and hears of bytes that proved
@@ -168,12 +161,6 @@ class BlockCache:
 
     # Inside
 
-    def _learn_services(self) -> None:
-        try:
-            self._services.services()
-        except ArvadosFuseError as error:
-            logger.info("the list of Keep services is not known yet: %s", error)
-
     def _carry(self, flight: Flight, buffer: memoryview) -> None:
         self._transfers.carry(flight, buffer, self._dispatcher)
 
@@ -193,9 +180,12 @@ class BlockCache:
             if flight is None:
                 data = self._reread(locator, offset, size)
                 if data is not None:
-                    self.counters.add("cache.miss" if missed else "cache.hit")
+                    if not missed:
+                        self.counters.add("cache.hit")
                     return data
                 flight = self._dispatcher.join(locator, text, demanded=True)
+            if not missed:
+                self.counters.add("cache.miss")
             missed = True
             try:
                 self._await(flight, end)
@@ -203,7 +193,6 @@ class BlockCache:
                 continue
             data = flight.read(watcher, offset, size)
             if data is not None:
-                self.counters.add("cache.miss")
                 if watcher is self._anyone:
                     self._anyone.check(locator.md5)
                 return data
@@ -227,11 +216,10 @@ class BlockCache:
             now = time.monotonic()
             if received != self.counters.get("net.rx"):
                 silent_since, received = now, self.counters.get("net.rx")
-            elif now - silent_since > NO_PROGRESS_SECONDS:
+            elif now - silent_since > self._silence:
                 stripped = flight.locator.stripped
-                raise Unreachable(
-                    f"block {stripped}: nothing came for {now - silent_since:.0f} s", subject=stripped
-                )
+                text = f"block {stripped}: nothing at all came from Keep for {now - silent_since:.0f} s"
+                raise Unreachable(text, subject=stripped)
 
 
 class _Anyone:

@@ -153,6 +153,11 @@ class Flight:
             self._moved.notify_all()
         self.interrupt.fire()
 
+    @property
+    def is_wanted(self) -> bool:
+        """Somebody asked for it, rather than only expected it to be asked for."""
+        return self.demanded or self.waiters > 0
+
     def is_paused(self) -> bool:
         """It makes way just now."""
         return self._paused

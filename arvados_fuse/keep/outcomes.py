@@ -5,6 +5,8 @@ Used by `keep.transfer` and `keep.upload`. Threads: none of its own; belongs to 
 
 import re
 
+import arvados.util
+
 from arvados_fuse.errors import (
     AccessDenied,
     ArvadosFuseError,
@@ -36,6 +38,8 @@ class Outcomes:
         self._kind: dict[KeepService, str] = {}
         self._wrong: dict[KeepService, int] = {}
         self._tries = 0
+        self.request_id = arvados.util.new_request_id()
+        """Sent with every attempt, so that the services' logs can be searched for it."""
 
     def status(self, service: KeepService, status: int, text: str) -> None:
         """The service answered with this HTTP status instead of the block."""
@@ -69,6 +73,10 @@ class Outcomes:
         """Whether a service refused the signature or the token: the others would, too."""
         return "refused" in self._kind.values()
 
+    def is_missing(self, service: KeepService) -> bool:
+        """Whether it said that it does not have the block."""
+        return self._kind.get(service) == "missing"
+
     def last(self, service: KeepService) -> str:
         """What it answered last, in words; never holds a token."""
         return self._last.get(service, "")
@@ -83,18 +91,18 @@ class Outcomes:
             )
         if kinds == {"missing"}:
             text = f"Block not found error: {self._stripped} is on none of the Keep services ({self._told()})"
-            return BlockNotFound(text, subject=self._stripped, server=server)
+            return BlockNotFound(text, subject=self._stripped, server=server, request_id=self.request_id)
         if "refused" in kinds:
             text = f"block {self._stripped}: signature or token refused ({self._told()})"
-            return SignatureRefused(text, subject=self._stripped, server=server)
+            return SignatureRefused(text, subject=self._stripped, server=server, request_id=self.request_id)
         if "temporary" in kinds:
             text = f"block {self._stripped} could not be had, {self._tries} tries ({self._told()})"
-            return Unreachable(text, subject=self._stripped, server=server)
+            return Unreachable(text, subject=self._stripped, server=server, request_id=self.request_id)
         if "wrong" in kinds:
             text = f"block {self._stripped}: every copy fails its hash check ({self._told()})"
-            return BlockCorrupt(text, subject=self._stripped, server=server)
+            return BlockCorrupt(text, subject=self._stripped, server=server, request_id=self.request_id)
         text = f"block {self._stripped} not given ({self._told()})"
-        return Unreachable(text, subject=self._stripped, server=server)
+        return Unreachable(text, subject=self._stripped, server=server, request_id=self.request_id)
 
     def failure_to_write(self, wanted: str) -> ArvadosFuseError:
         """The error for who wanted to store the block; `wanted` says what was wanted and what was reached."""
@@ -103,8 +111,8 @@ class Outcomes:
         told = self._told() or "there is no writable Keep service"
         text = f"Keep write error: block {self._stripped}: {wanted} ({told})"
         if kinds and kinds <= {"refused", "missing"}:
-            return AccessDenied(text, subject=self._stripped, server=server)
-        return Unreachable(text, subject=self._stripped, server=server)
+            return AccessDenied(text, subject=self._stripped, server=server, request_id=self.request_id)
+        return Unreachable(text, subject=self._stripped, server=server, request_id=self.request_id)
 
     def _note(self, service: KeepService, kind: str, text: str) -> None:
         self._tries += 1
@@ -112,4 +120,5 @@ class Outcomes:
         self._last[service] = text
 
     def _told(self) -> str:
-        return ", ".join(f"{service.address}: {text}" for service, text in self._last.items())
+        told = ", ".join(f"{service.address}: {text}" for service, text in self._last.items())
+        return f"{told}; request {self.request_id}" if told else ""

@@ -7,10 +7,11 @@ Threads: any; reads of one handle may come from several threads and slightly out
 """
 
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
-from arvados_fuse.errors import ArvadosFuseError
+from arvados_fuse.errors import ArvadosFuseError, Unreachable
 from arvados_fuse.keep.flight import Watcher
 from arvados_fuse.keep.locator import MAX_BLOCK
 
@@ -26,11 +27,30 @@ AHEAD_MOST = 4 * MAX_BLOCK
 """More is not read ahead for one handle, however fast it comes."""
 
 
+FAILED_SECONDS = 1.0
+"""For so long a block that could not be had is not asked for again by the same handle: when the kernel's
+reading ahead fails, it asks once more for the one page that the program wants, and would wait as long
+again."""
+
+
 class Ahead(NamedTuple):
     """A range of the file, in bytes, whose blocks shall be announced to the reader."""
 
     begin: int
     size: int
+
+
+class _Failed(NamedTuple):
+    """A block that could not be had. until: monotonic seconds."""
+
+    md5: str
+    until: float
+    error: Unreachable
+
+    def check(self, md5: str) -> None:
+        """Raise the error again if it is about this block and still good."""
+        if md5 == self.md5 and time.monotonic() < self.until:
+            raise self.error
 
 
 class Cache(Protocol):
@@ -62,6 +82,7 @@ class Reader:
         self._ahead: dict[str, None] = {}
         """Blocks (md5) asked for ahead and not read yet."""
         self._closed = False
+        self._failed: _Failed | None = None
 
     def read(self, locator: str, offset: int, size: int) -> bytes | memoryview:
         """Exactly `size` bytes of the block from `offset`; raises what `BlockCache.read` raises.
@@ -72,7 +93,13 @@ class Reader:
             self._tell()
         if self._run and locator[:32] != self._held:
             self._move_to(locator[:32])
-        data = self._cache.read_for(self, locator, offset, size)
+        if self._failed is not None:
+            self._failed.check(locator[:32])
+        try:
+            data = self._cache.read_for(self, locator, offset, size)
+        except Unreachable as error:
+            self._failed = _Failed(locator[:32], time.monotonic() + FAILED_SECONDS, error)
+            raise
         if self._spoiled is not None:
             self._tell()
         return data

@@ -24,6 +24,20 @@ REFRESH_SECONDS = 300.0
 FAILED_REFRESH_SECONDS = 5.0
 """After a failed round the list is asked for again, but not more often than this."""
 
+REFRESH_PATIENCE = 1.0
+"""After a failed round a request waits so long for the new list, then goes on with the one it has: the API
+server may be down as well."""
+
+FIRST_PATIENCE = 60.0
+"""Without any list so far, so long."""
+
+CLOSE_PATIENCE = 1.0
+"""Closing waits so long for an answer under way."""
+
+
+CLUSTER_ID = 5
+"""Characters."""
+
 
 @dataclass(frozen=True)
 class KeepService:
@@ -97,15 +111,17 @@ def rendezvous(md5: str, services: Iterable[KeepService]) -> list[KeepService]:
 
 
 def reading_order(locator: Locator, services: Sequence[KeepService]) -> list[KeepService]:
-    """The services to ask for a block: those its `+K@` hints name, then the others in rendezvous order."""
+    """The services to ask for a block: those its `+K@` hints name, then the others in rendezvous order.
+
+    A hint orders the services that the API server named; it never adds one. A manifest is data, and whoever
+    wrote it must not choose a host that is sent our token. A hint of 5 characters is a cluster's id: services
+    of that cluster have uuids that begin with it.
+    """
     order: list[KeepService] = []
     for hint in locator.service_hints:
-        if len(hint) == 5:  # a cluster id: Arvados' convention for the name of its public Keep proxy
-            order.append(
-                KeepService(
-                    f"{hint}-bi6l4-000000000000000", f"keep.{hint}.arvadosapi.com", 443, True, "proxy"
-                )
-            )
+        if len(hint) == CLUSTER_ID:
+            of_cluster = [one for one in services if one.uuid.startswith(f"{hint}-") and not one.is_gateway]
+            order.extend(rendezvous(locator.md5, of_cluster))
         else:
             order.extend(service for service in services if service.uuid == hint)
     order.extend(service for service in rendezvous(locator.md5, services) if not service.is_gateway)
@@ -119,21 +135,46 @@ def writing_order(md5: str, services: Sequence[KeepService]) -> list[KeepService
     )
 
 
+class _Question:
+    """One question for the list, and its answer."""
+
+    def __init__(self) -> None:
+        self.answered = threading.Event()
+        self.services: Sequence[KeepService] = ()
+        self.error: ArvadosFuseError | None = None
+
+
 class ServiceTable:
-    """Remembers the directory's answer, asks again when it is old or a round of requests failed."""
+    """Remembers the directory's answer, asks again when it is old or a round of requests failed.
+
+    The directory is asked by a thread of its own, one at a time, so that nobody waits longer than it can: an
+    API server that hangs must not hold up those whose blocks are elsewhere.
+    """
 
     def __init__(self, directory: ServiceDirectory) -> None:
         self._directory = directory
         self._lock = threading.Lock()
         self._services: Sequence[KeepService] = ()
         self._asked = 0.0
+        self._question: _Question | None = None
+        self._thread: threading.Thread | None = None
 
     def token(self) -> str:
         """The token for `Authorization: Bearer`."""
         return self._directory.token()
 
-    def services(self, *, failed: bool = False) -> Sequence[KeepService]:
-        """The services to use now; `failed` says that the last ones all failed.
+    def learn(self) -> None:
+        """Begin to ask for the first list; who needs it will wait for the answer."""
+        with self._lock:
+            self._ask()
+
+    def close(self) -> None:
+        """Wait a moment for an answer under way."""
+        if self._thread is not None:
+            self._thread.join(CLOSE_PATIENCE)
+
+    def services(self, *, failed: bool = False, patience: float = FIRST_PATIENCE) -> Sequence[KeepService]:
+        """The services to use now; `failed` says that the last ones all failed. patience: seconds.
 
         Raises Unreachable when there is no answer and never was one.
         """
@@ -142,16 +183,42 @@ class ServiceTable:
             age = time.monotonic() - self._asked
             if known and age < (FAILED_REFRESH_SECONDS if failed else REFRESH_SECONDS):
                 return known
-            self._asked = time.monotonic()  # others use the known list while this thread asks
+            question = self._ask()
+            if known and not failed:
+                return known  # old, but so far it has served
+        question.answered.wait(min(patience, REFRESH_PATIENCE) if known else patience)
+        if question.services or known:
+            return question.services or known
+        if question.error is not None:
+            raise question.error
+        text = (
+            "gave no list of Keep services in time"
+            if not question.answered.is_set()
+            else "names no Keep services"
+        )
+        raise Unreachable(f"the API server {text}")
+
+    def _ask(self) -> _Question:
+        """The question under way, asked now if there is none; caller holds the lock."""
+        if self._question is None:
+            self._asked = time.monotonic()
+            self._question = _Question()
+            self._thread = threading.Thread(
+                target=self._run, args=(self._question,), name="keep-services", daemon=True
+            )
+            self._thread.start()
+        return self._question
+
+    def _run(self, question: _Question) -> None:
         try:
-            fresh = self._directory.keep_services()
+            question.services = tuple(self._directory.keep_services())
         except ArvadosFuseError as error:
-            if known:
-                logger.warning("Keep services not refreshed, using those known: %s", error)
-                return known
-            raise
-        if not fresh and not known:
-            raise Unreachable("the API server names no Keep services")
+            question.error = error
+            logger.info("the list of Keep services can't be had just now: %s", error)
+        except Exception as error:
+            question.error = Unreachable(f"the list of Keep services: unexpected failure: {error!r}")
+            logger.exception("unexpected failure while asking for the list of Keep services")
         with self._lock:
-            self._services = tuple(fresh) or known
-            return self._services
+            self._services = question.services or self._services
+            self._question = None
+        question.answered.set()

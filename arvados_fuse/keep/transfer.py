@@ -13,7 +13,7 @@ import queue
 import random
 import time
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from arvados_fuse.errors import ArvadosFuseError
 from arvados_fuse.keep.connections import ConnectionPool, Exchange
@@ -48,16 +48,19 @@ class Timeouts:
     """
     slow_bytes: int = 32768
     """Bytes per second below which, over a progress time, a transfer counts as stuck; the SDK's."""
-    overall: float = 300.0
-    """After so long no further attempt is begun."""
+    overall: float = 60.0
+    """A block is given up when no attempt got any further for so long, whatever the number of retries: a
+    program waits for it."""
+    storing: float = 300.0
+    """After so long no further attempt to store a block is begun: nobody waits but the committer."""
 
-    def connecting(self, round_number: int) -> float:
-        """For the given round, from 0."""
-        return self.connect * 2.0 ** min(round_number, 3)
+    def connecting(self, round_number: int, most: float = float("inf")) -> float:
+        """For the given round, from 0; at most `most`."""
+        return min(self.connect * 2.0 ** min(round_number, 3), most)
 
-    def progressing(self, round_number: int) -> float:
-        """For the given round, from 0."""
-        return self.progress * 2.0 ** min(round_number, 3)
+    def progressing(self, round_number: int, most: float = float("inf")) -> float:
+        """For the given round, from 0; at most `most`."""
+        return min(self.progress * 2.0 ** min(round_number, 3), most)
 
 
 @dataclass(frozen=True)
@@ -110,8 +113,9 @@ class Transfers:
         try:
             self._from_services(flight, buffer, way)
         except ArvadosFuseError as error:
-            if flight.waiters or flight.demanded:
+            if flight.is_wanted:
                 logger.log(error.level, "%s", error)
+                error.told = True
             raise
 
     def _from_store(self, flight: Flight) -> bool:
@@ -149,40 +153,41 @@ class Transfers:
 
     def _from_services(self, flight: Flight, buffer: memoryview, way: Way) -> None:
         locator = flight.locator
-        outcomes = Outcomes(locator.stripped)
-        overdue = time.monotonic() + self._timeouts.overall
+        outcomes, patience = Outcomes(locator.stripped), _Patience(self._timeouts.overall)
+        task = _Task(flight, buffer, way, outcomes, patience)
         for round_number in range(self._retries + 1):
-            services = reading_order(locator, self._services.services(failed=round_number > 0))
-            asking = [service for service in services if outcomes.may_ask(service)]
+            known = self._services.services(failed=round_number > 0, patience=patience.left())
+            asking = [one for one in reading_order(locator, known) if outcomes.may_ask(one)]
             if not asking or (outcomes.refused and round_number >= REFUSED_ROUNDS):
                 break
             if round_number:
-                if not flight.demanded and not flight.waiters:
+                if not flight.is_wanted:
                     raise Abandoned  # read ahead: who wants it will ask again
                 self._counters.add("keep.retries")
-                flight.rest(backoff(round_number))
+                flight.rest(min(backoff(round_number), patience.left()))
             for service in asking:
                 if flight.stopping:
                     raise Abandoned
-                if time.monotonic() > overdue:
+                if patience.left() <= 0:
                     raise outcomes.failure_to_read()
-                if self._attempt(flight, service, round_number, buffer, way, outcomes):
+                if self._attempt(task, service, round_number):
                     return
-                logger.info("GET %s from %s: %s", locator.stripped, service.address, outcomes.last(service))
+                # That one of several services does not have it is no news; that one fails is.
+                level = logging.DEBUG if outcomes.is_missing(service) else logging.INFO
+                logger.log(
+                    level, "GET %s from %s: %s", locator.stripped, service.address, outcomes.last(service)
+                )
         if flight.stopping:
             raise Abandoned
         raise outcomes.failure_to_read()
 
-    def _attempt(
-        self,
-        flight: Flight,
-        service: KeepService,
-        number: int,
-        buffer: memoryview,
-        way: Way,
-        outcomes: Outcomes,
-    ) -> bool:
-        headers = {"Authorization": f"Bearer {self._services.token()}"}
+    def _attempt(self, task: "_Task", service: KeepService, number: int) -> bool:
+        flight, outcomes, left = task.flight, task.outcomes, task.patience.left()
+        headers = {
+            "Authorization": f"Bearer {self._services.token()}",
+            "X-Request-Id": outcomes.request_id,
+        }
+        progress = self._timeouts.progressing(number, left)
         self._counters.add("keep.requests")
         try:
             with self._pool.request(
@@ -190,8 +195,8 @@ class Transfers:
                 "GET",
                 flight.text,
                 headers,
-                connect_timeout=self._timeouts.connecting(number),
-                progress_timeout=self._timeouts.progressing(number),
+                connect_timeout=self._timeouts.connecting(number, left),
+                progress_timeout=progress,
                 interrupt=flight.interrupt,
             ) as answer:
                 if answer.status != 200:
@@ -199,7 +204,7 @@ class Transfers:
                     return False
                 if answer.length is not None and answer.length != flight.locator.size:
                     raise WrongBytes(f"{answer.length} bytes announced")
-                content = self._receive(flight, answer, buffer, way, self._timeouts.progressing(number))
+                content = self._receive(task, answer, progress)
         except (OSError, http.client.HTTPException) as error:
             outcomes.broke(service, error)
             return False
@@ -211,16 +216,15 @@ class Transfers:
         self._land(flight, content)
         return True
 
-    def _receive(
-        self, flight: Flight, answer: Exchange, buffer: memoryview, way: Way, patience: float
-    ) -> Content:
-        """Take the body into a sink, hash it on the way. Raises OSError, HTTPException, WrongBytes,
-        Abandoned.
+    def _receive(self, task: "_Task", answer: Exchange, progress: float) -> Content:
+        """Take the body into a sink, hash it on the way. progress: seconds.
+
+        Raises OSError, HTTPException, WrongBytes, Abandoned.
         """
-        size = flight.locator.size
+        flight, buffer, size = task.flight, task.buffer, task.flight.locator.size
         sink = self._store.begin(flight.locator.md5, size)
         md5 = hashlib.md5(usedforsecurity=False)
-        pace = _Pace(patience, self._timeouts.slow_bytes)
+        pace = _Pace(progress, self._timeouts.slow_bytes)
         at = 0
         try:
             while at < size:
@@ -237,11 +241,12 @@ class Transfers:
                 self.rate.note(count)
                 if flight.stopping:
                     raise Abandoned
-                pace.check(at, way.make_way(flight, at))
+                pace.check(at, task.way.make_way(flight, at))
             if md5.hexdigest() != flight.locator.md5:
                 raise WrongBytes(f"its md5 is {md5.hexdigest()}")
             sink.commit(flight.high)
         except BaseException:
+            task.patience.got(at)
             sink.discard()
             raise
         return sink.content
@@ -260,6 +265,34 @@ class Transfers:
         )
         if self._news is not None:
             self._news.put(BlockReplaced(flight.locator.md5))
+
+
+class _Patience:
+    """Seconds left for a block: they run from the moment when an attempt last got further than any before."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._since = time.monotonic()
+        self._most = 0
+
+    def got(self, at: int) -> None:
+        """An attempt ended after so many bytes."""
+        if at > self._most:
+            self._most, self._since = at, time.monotonic()
+
+    def left(self) -> float:
+        """Seconds; 0 when it is over."""
+        return max(0.0, self._since + self._seconds - time.monotonic())
+
+
+class _Task(NamedTuple):
+    """What all attempts for one block share."""
+
+    flight: Flight
+    buffer: memoryview
+    way: Way
+    outcomes: Outcomes
+    patience: _Patience
 
 
 class _Pace:

@@ -132,7 +132,7 @@ class Uploader:
             raise InvalidArgument(f"a block of {len(view)} bytes is beyond {MAX_BLOCK}")
         self._counters.add("keep.put")
         locator = Locator(hashlib.md5(view, usedforsecurity=False).hexdigest(), len(view))
-        if not self._places.acquire(timeout=self._timeouts.overall * 2):
+        if not self._places.acquire(timeout=self._timeouts.storing * 2):
             text = f"Keep write error: block {locator.stripped}: no earlier block came through"
             raise Unreachable(text, subject=locator.stripped)
         try:
@@ -171,7 +171,7 @@ class Uploader:
         goal = _Goal(self._replicas, classes)
         outcomes = Outcomes(locator.stripped)
         done: set[KeepService] = set()
-        overdue = time.monotonic() + self._timeouts.overall
+        overdue = time.monotonic() + self._timeouts.storing
         for round_number in range(self._retries + 1):
             services = writing_order(locator.md5, self._services.services(failed=round_number > 0))
             asking = [one for one in services if one not in done and outcomes.may_ask(one)]
@@ -249,6 +249,7 @@ class Uploader:
     ) -> _Stored | None:
         headers = {
             "Authorization": f"Bearer {self._services.token()}",
+            "X-Request-Id": outcomes.request_id,
             "Content-Type": "application/octet-stream",
             "X-Keep-Desired-Replicas": str(replicas),
         }
