@@ -13,21 +13,26 @@ from arvados_fuse.keep import Reader
 from arvados_fuse.tree.attributes import DIRECTORY_MODE, FILE_MODE, Attributes, Missing
 from arvados_fuse.tree.collection_state import CollectionState, Record
 from arvados_fuse.tree.context import Context
-from arvados_fuse.tree.nodes import Content, DirectoryNode, FileNode, Found, Node, Snapshot, Text, TextNode
-from arvados_fuse.tree.version import Version
+from arvados_fuse.tree.listed import ListingRef
+from arvados_fuse.tree.nodes import Content, DirectoryNode, FileNode, Found, Node, Snapshot, Text
+from arvados_fuse.tree.version import Origin, Version
+from arvados_fuse.tree.versions import versions_ref
 
 RECORD_NAME = ".arvados#collection"
+VERSIONS_NAME = ".versions"
+"""Not listed; a file or directory that is really called so comes first."""
 RENEWALS = 2
 """Times that a read fetches new signatures before it believes the refusal."""
 
 
 class CollectionRef(NamedTuple):
     """A collection as a listing knows it. record: the fields the listing asked for, `at`
-    (time.monotonic())."""
+    (time.monotonic()). origin: see CollectionState."""
 
     key: str
     record: Record
     at: float
+    origin: Origin | None = None
 
     @property
     def is_directory(self) -> bool:
@@ -36,7 +41,9 @@ class CollectionRef(NamedTuple):
 
     def node(self, context: Context, _parent: DirectoryNode) -> Node:
         """A root for it."""
-        state = context.collection(self.key, lambda: CollectionState(context, self.key, self.record, self.at))
+        state = context.collection(
+            self.key, lambda: CollectionState(context, self.key, self.record, self.at, self.origin)
+        )
         return CollectionRoot(context, state)
 
 
@@ -215,11 +222,17 @@ class CollectionRoot(CollectionDirectory):
             # Not for ever, by hash neither: the signatures in it end.
             timeout = self.context.policy.max_age
             return Text(self.state.record_text(), self.state.mtime_ns, timeout), timeout
-        return super().find(name)
+        try:
+            return super().find(name)
+        except Missing:
+            if name != VERSIONS_NAME or "-4zz18-" not in self.shows or self.state.read_only:
+                raise
+        state, timeout = self.state, self.context.policy.max_age
+        return versions_ref(self.context, state.key, state.mtime_ns, CollectionRef), timeout
 
     def make(self, name: str, content: Any) -> Node:
-        if isinstance(content, Text):
-            return TextNode(self.context, content)
+        if isinstance(content, (Text, ListingRef)):
+            return content.node(self.context, self)
         return super().make(name, content)
 
     def _resolve(self, version: Version) -> Directory:

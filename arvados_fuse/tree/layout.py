@@ -10,11 +10,11 @@ from arvados_fuse.errors import NotFoundError, SetupError
 from arvados_fuse.tree.collection_nodes import CollectionRoot
 from arvados_fuse.tree.collection_state import PDH, CollectionState
 from arvados_fuse.tree.context import Context
-from arvados_fuse.tree.listed import FixedDirectory, ListedDirectory, ListingRef
+from arvados_fuse.tree.listed import GROUP_CLASSES, FixedDirectory, ListedDirectory, ListingRef
 from arvados_fuse.tree.listing import Entry, Listing
 from arvados_fuse.tree.magic import COLLECTION_UUID, GROUP_UUID, MagicRef, MagicSource, readme
 from arvados_fuse.tree.nodes import DirectoryNode, Text
-from arvados_fuse.tree.projects import GROUP_CLASSES, SharedSource, project_ref
+from arvados_fuse.tree.projects import SharedSource, project_ref
 from arvados_fuse.tree.tags import TagsSource
 
 

@@ -13,6 +13,8 @@ from arvados_fuse.tree.listing import Entry, Listing, Source
 from arvados_fuse.tree.nodes import DirectoryNode, Found, Node, Snapshot
 from arvados_fuse.tree.xattrs import PROJECT_FIELDS
 
+GROUP_CLASSES = ["project", "filter"]
+"""Groups that are shown as directories; roles are not."""
 PROJECT = "project"
 """How the key of what a user or group owns begins; its uuid follows."""
 

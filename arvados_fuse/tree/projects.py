@@ -12,13 +12,12 @@ from typing import Any
 from arvados_fuse.tree.collection_nodes import CollectionRef
 from arvados_fuse.tree.collection_state import Record, nanoseconds
 from arvados_fuse.tree.context import Context
-from arvados_fuse.tree.listed import PROJECT, ListingRef
+from arvados_fuse.tree.listed import GROUP_CLASSES, PROJECT, ListingRef
 from arvados_fuse.tree.names import SUFFIX
 from arvados_fuse.tree.nodes import Text
+from arvados_fuse.tree.trash import TRASH_NAME, trash_ref
 
 RECORD_NAME = ".arvados#project"
-GROUP_CLASSES = ["project", "filter"]
-"""Groups that are shown as directories; roles are not."""
 COLLECTION_FIELDS = ["uuid", "name", "modified_at", "portable_data_hash", "file_size_total"]
 GROUP_FIELDS = ["uuid", "name", "modified_at", "group_class"]
 """What listings ask for: what is shown, and no manifest."""
@@ -57,7 +56,7 @@ def project_ref(context: Context, uuid: str, record: Record) -> ListingRef:
 class ProjectSource:
     """The subprojects and current collections that one user or group owns. See `listing.Source`."""
 
-    hidden = frozenset({RECORD_NAME})
+    hidden = frozenset({RECORD_NAME, TRASH_NAME})
 
     def __init__(self, context: Context, uuid: str, changes_with: frozenset[str]) -> None:
         self._context = context
@@ -97,6 +96,8 @@ class ProjectSource:
         found = self._called(name).get(name)
         if found is None and (match := SUFFIX.match(name)):
             found = self._called(match["name"]).get(name)
+        if found is None and name == TRASH_NAME and not self.changes_with:
+            found = trash_ref(self._context, self._uuid)
         return found
 
     def _called(self, shown: str) -> Mapping[str, Any]:
