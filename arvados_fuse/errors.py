@@ -114,6 +114,13 @@ class NotSupported(ArvadosFuseError):
     level = logging.DEBUG
 
 
+class NoSuchCall(ArvadosFuseError):
+    """The file system has no such thing at all: links."""
+
+    errno = errno.ENOSYS
+    level = logging.DEBUG
+
+
 class AttributeMissing(ArvadosFuseError):
     """No such extended attribute."""
 

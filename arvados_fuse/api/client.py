@@ -79,6 +79,14 @@ class ApiClient:
         return float(value) if isinstance(value, (int, float)) else float(DEFAULT_SIGNATURE_TTL)
 
     @property
+    def knows_replace_files(self) -> bool:
+        """Whether the discovery document describes `replace_files` for collection updates."""
+        at: Any = self._discovery
+        for name in ("resources", "collections", "methods", "update", "parameters"):
+            at = at.get(name) if isinstance(at, dict) else None
+        return isinstance(at, dict) and "replace_files" in at
+
+    @property
     def default_replication(self) -> int:
         """Copies of a block that the cluster wants (`defaultCollectionReplication` of the discovery
         document)."""
@@ -257,12 +265,16 @@ class ApiClient:
     def update_collection(
         self, uuid: str, body: Mapping[str, Any], *, replace_files: Mapping[str, str] | None = None
     ) -> Record:
-        """Change fields, and with `replace_files` single paths (target path to source)."""
+        """Change fields, and with `replace_files` single paths (target path to source).
+
+        With `replace_files` sent again only when the server is known not to have taken it: `current` means
+        something else the second time. Whoever gets Unreachable looks what the collection is now.
+        """
         sent: Record = {"collection": dict(body)}
         if replace_files is not None:
             sent["replace_files"] = dict(replace_files)
         request = self._collections.update(uuid=uuid, body=sent)
-        return self._send(request, uuid, silence=MANIFEST_SILENCE)
+        return self._send(request, uuid, repeatable=not replace_files, silence=MANIFEST_SILENCE)
 
     def untrash(self, uuid: str) -> Record:
         """Bring a collection or group back from the trash; the server chooses another name if its own is

@@ -126,6 +126,18 @@ class File(FileApi):
         self.need_writable()
         self.content().truncate(size)
 
+    def is_same(self, other: "File") -> bool:
+        """Whether both are the same file, not only files of the same content."""
+        mine, theirs = self._peek(), other._peek()
+        if mine is None and theirs is None:
+            return self._base is other._base and self._name == other._name
+        return self.content() is other.content()
+
+    def version(self) -> int:
+        """Counts changes of the content; 0 for one that nobody opened."""
+        content = self._peek()
+        return 0 if content is None else content.version
+
     def need_writable(self) -> None:
         """Raise CollectionReadOnly unless the collection may be changed."""
         if not self.parent.tree.writable:

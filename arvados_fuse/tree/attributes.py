@@ -19,7 +19,9 @@ NAME_MAX = 255
 DIRECTORY_MODE = stat.S_IFDIR | 0o555
 FILE_MODE = stat.S_IFREG | 0o555
 SPECIAL_MODE = stat.S_IFREG | 0o444
-"""Modes of a read-only mount; x is always set on collection files because Arvados stores no modes."""
+WRITABLE_DIRECTORY_MODE = stat.S_IFDIR | 0o777
+WRITABLE_FILE_MODE = stat.S_IFREG | 0o777
+"""Modes of what can't and can be changed; x is always set on files because Arvados stores no modes."""
 
 
 class Attributes(NamedTuple):

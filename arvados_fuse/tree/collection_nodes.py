@@ -5,24 +5,32 @@ only weakly; where the collection has changed, a directory finds its new self by
 """
 
 import weakref
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 from arvados_fuse.collection import Directory, File
-from arvados_fuse.errors import NotFoundError, SignatureRefused
-from arvados_fuse.keep import Reader
-from arvados_fuse.tree.attributes import DIRECTORY_MODE, FILE_MODE, Attributes, Missing
+from arvados_fuse.collection.content import Content as FileContent
+from arvados_fuse.errors import NotFoundError, NotPermitted, StaleFile
+from arvados_fuse.tree.attributes import (
+    DIRECTORY_MODE,
+    FILE_MODE,
+    WRITABLE_DIRECTORY_MODE,
+    WRITABLE_FILE_MODE,
+    Attributes,
+    Missing,
+)
 from arvados_fuse.tree.collection_state import CollectionState, Record
 from arvados_fuse.tree.context import Context
 from arvados_fuse.tree.listed import ListingRef
 from arvados_fuse.tree.nodes import Content, DirectoryNode, FileNode, Found, Node, Snapshot, Text
+from arvados_fuse.tree.open_files import OpenFile, OpenWriting
 from arvados_fuse.tree.version import Origin, Version
 from arvados_fuse.tree.versions import versions_ref
+from arvados_fuse.tree.working import Working, Writer
 
 RECORD_NAME = ".arvados#collection"
 VERSIONS_NAME = ".versions"
 """Not listed; a file or directory that is really called so comes first."""
-RENEWALS = 2
-"""Times that a read fetches new signatures before it believes the refusal."""
 
 
 class CollectionRef(NamedTuple):
@@ -51,53 +59,10 @@ Item = tuple[Version, Directory | File]
 """Something found in a collection, with the content of the collection that it belongs to."""
 
 
-class OpenFile:
-    """A file as it was when opened; reads go straight to the blocks, through a reader that reads ahead."""
-
-    __slots__ = ("_file", "_reader", "_version")
-
-    def __init__(self, file: File, version: Version, reader: Reader) -> None:
-        self._file = file
-        self._version = version
-        self._reader = reader
-
-    def read(self, offset: int, size: int) -> bytes | memoryview:
-        """See Content. New signatures are fetched when the old ones are refused."""
-        for _ in range(RENEWALS):
-            self._version.renew_when_due()
-            try:
-                return self._read(offset, size)
-            except SignatureRefused:
-                self._version.renew()
-        return self._read(offset, size)
-
-    def _read(self, offset: int, size: int) -> bytes | memoryview:
-        data = self._file.read(offset, size, self._reader)
-        ahead = self._reader.after(offset, len(data))
-        if ahead is not None:
-            self._reader.announce(ahead, _blocks(self._file, ahead.begin, ahead.size))
-        return data
-
-    def close(self) -> None:
-        """See Content."""
-        self._reader.close()
-
-
-def _blocks(file: File, begin: int, size: int) -> list[str]:
-    """The locators of the blocks that hold a range of the file, in its order; there may be none."""
-    return [
-        segment.locator
-        for segment in file.segments()
-        if segment.range_start < begin + size
-        and segment.range_start + segment.range_size > begin
-        and isinstance(segment.locator, str)
-    ]
-
-
 class CollectionFile(FileNode):
     """A file in a collection."""
 
-    __slots__ = ("_file", "_opened", "_version")
+    __slots__ = ("_file", "_opened", "_seen", "_version")
 
     lasting = True
 
@@ -106,32 +71,102 @@ class CollectionFile(FileNode):
         self._file = file
         self._version = version
         self._opened = False
+        self._seen = file.version()
 
     def attributes(self, timeout: float | None = None) -> Attributes:
         context, state = self.context, self._version.state
         if timeout is None:
             timeout = state.timeout()
-        return Attributes(
-            self.ino, FILE_MODE, self._file.size(), state.mtime_ns, context.uid, context.gid, timeout
-        )
+        mode = WRITABLE_FILE_MODE if state.writable else FILE_MODE
+        moment = state.mtime_ns if state.times is None else self._mtime_ns(state)
+        return Attributes(self.ino, mode, self._file.size(), moment, context.uid, context.gid, timeout)
+
+    @property
+    def state(self) -> CollectionState:
+        """The collection that it is in."""
+        return self._version.state
 
     def described(self) -> CollectionState:
         return self._version.state
 
     def rebind(self, content: Any) -> bool:
         version, entry = content
-        if version is self._version:  # a version never changes: under one name it has one file
-            return isinstance(entry, File)
-        if not isinstance(entry, File) or entry != self._file:
+        if not isinstance(entry, File):
             return False
-        self._file = entry
-        self._version = version
+        if version is self._version:
+            # Without a working copy a version never changes: under one name it has one file.
+            return self.state.working is None or (entry.is_same(self._file) and entry.version() == self._seen)
+        if entry != self._file:
+            return False
+        self._take(entry, version)
         return True
+
+    def has_seen(self, content: FileContent) -> None:
+        """The kernel has the content as it is now: what changed it went through this inode."""
+        self._seen = content.version
+
+    def move_to(self, version: Version) -> None:
+        """It was moved into the collection of `version`, as it is."""
+        self._version = version
+
+    def _take(self, file: File, version: Version) -> None:
+        self._file = file
+        self._version = version
+        self._seen = file.version()
+
+    def _mtime_ns(self, state: CollectionState) -> int:
+        working, times = state.working, state.times
+        if working is not None and working.writers:
+            writer = working.writers.get(self._file.content())
+            if writer is not None and writer.mtime_ns is not None:
+                return writer.mtime_ns
+        return times.get(path_in_collection(self)) if times is not None else state.mtime_ns
 
     def open(self) -> Content:
         self._version.renew_when_due()
         self._opened = True
         return OpenFile(self._file, self._version, self.context.blocks.reader())
+
+    def open_writing(self) -> OpenWriting:
+        """See FileNode. Raises StaleFile when the name stands for another file by now."""
+        self._version.renew_when_due()
+        if not self.state.writable:
+            raise NotPermitted(f"{self.name!r} can't be changed", subject=self.name)
+        with self.state.edit() as working:
+            file = self._current(working)
+            writer = working.open_writer(file.content())
+            return self._opened_writing(file, working, writer)
+
+    def set_mtime(self, moment_ns: int) -> None:
+        """The time it was modified, ns since 1970, for the life of the mount."""
+        if not self.state.writable:
+            return
+        with self.state.edit() as working:
+            writer = working.writers.get(self._file.content())
+            if writer is not None:
+                writer.mtime_ns = moment_ns
+            elif self.parent is not None:
+                working.times.set(path_in_collection(self), moment_ns)
+
+    def open_new(self) -> OpenWriting:
+        """The same for a file that was made just now."""
+        with self.state.edit() as working:
+            writer = working.open_writer(self._file.content(), new=True)
+            return self._opened_writing(self._file, working, writer)
+
+    def _opened_writing(self, file: File, working: Working, writer: Writer) -> OpenWriting:
+        self._opened = True
+        return OpenWriting(self, file, working.version, self.context.blocks.reader(), writer)
+
+    def _current(self, working: Working) -> File:
+        """This file in the working copy."""
+        parent = self.parent
+        if not isinstance(parent, CollectionDirectory):
+            return self._file  # unlinked, and still open
+        entry = parent.directory(working.version).get(self.name)
+        if not isinstance(entry, File) or not self.rebind((working.version, entry)):
+            raise StaleFile(f"{self.name!r} was changed elsewhere", subject=self.name)
+        return self._file
 
     def was_read_from(self, md5: str) -> bool:
         """Whether the kernel may hold pages that came from this block."""
@@ -156,7 +191,10 @@ class CollectionDirectory(DirectoryNode):
         context, state = self.context, self.state
         if timeout is None:
             timeout = state.timeout()
-        return Attributes(self.ino, DIRECTORY_MODE, 0, state.mtime_ns, context.uid, context.gid, timeout)
+        mode = WRITABLE_DIRECTORY_MODE if state.writable else DIRECTORY_MODE
+        times = state.times
+        moment = state.mtime_ns if times is None else times.get(path_in_collection(self))
+        return Attributes(self.ino, mode, 0, moment, context.uid, context.gid, timeout)
 
     def described(self) -> CollectionState:
         return self.state
@@ -182,10 +220,61 @@ class CollectionDirectory(DirectoryNode):
         self.context.cache.resize(self.state)  # it has just been parsed
         return Snapshot(self, entries, lambda entry: isinstance(entry, Directory))
 
+    # Changes
+
+    def create(self, name: str) -> Any:
+        with self._edit(name) as working:
+            return working.version, working.create(self.directory(working.version), name)
+
+    def make_directory(self, name: str) -> Any:
+        with self._edit(name) as working:
+            return working.version, working.make_directory(self.directory(working.version), name)
+
+    def unlink(self, name: str) -> None:
+        with self._edit(name) as working:
+            working.unlink(self.directory(working.version), name)
+
+    def remove_directory(self, name: str) -> None:
+        with self._edit(name) as working:
+            working.remove_directory(self.directory(working.version), name)
+
+    def rename(self, name: str, target: DirectoryNode, new_name: str) -> None:
+        if not isinstance(target, CollectionDirectory):
+            raise NotPermitted(f"{name!r} can't leave its collection", subject=name)
+        # Of two collections the lower key first, whoever renames from which into which.
+        first, second = sorted((self, target), key=lambda node: node.state.key)
+        first_name, second_name = (name, new_name) if first is self else (new_name, name)
+        with first._edit(first_name) as one, second._edit(second_name) as other:
+            working, into = (one, other) if first is self else (other, one)
+            working.rename(
+                self.directory(working.version), name, into, target.directory(into.version), new_name
+            )
+            moved = self.children.get(name)
+            if working is not into and moved is not None:
+                _move_nodes(moved, into)
+
+    def sync(self) -> None:
+        if self.state.writable:
+            self.state.save_closed()
+
+    def set_mtime(self, moment_ns: int) -> None:
+        if self.state.writable:
+            with self.state.edit() as working:
+                working.times.set(path_in_collection(self), moment_ns)
+
+    def _edit(self, name: str) -> AbstractContextManager[Working]:
+        if not self.state.writable or self.is_reserved(name):
+            raise self._refusal(name)
+        return self.state.edit()
+
+    def is_reserved(self, name: str) -> bool:
+        """Whether the name is one of ours."""
+        return False
+
     def directory(self, version: Version) -> Directory:
         """This directory in `version`. Raises NotFoundError when it is not there any more, ManifestError."""
         known = self._directory() if self._directory is not None else None
-        if known is not None and self._version is not None and self._version() is version:
+        if known is not None and known.linked and self._version is not None and self._version() is version:
             return known
         directory = self._resolve(version)
         self._directory = weakref.ref(directory)
@@ -235,5 +324,30 @@ class CollectionRoot(CollectionDirectory):
             return content.node(self.context, self)
         return super().make(name, content)
 
+    def is_reserved(self, name: str) -> bool:
+        return name == RECORD_NAME
+
     def _resolve(self, version: Version) -> Directory:
         return version.collection.root
+
+
+def path_in_collection(node: Node) -> str:
+    """Where a node is in its collection: `a/b`, "" for the root, and for what has no name any more."""
+    parts: list[str] = []
+    at: Node | None = node
+    while at is not None and not isinstance(at, CollectionRoot):
+        parts.append(at.name)
+        at = at.parent
+    return "/".join(reversed(parts)) if at is not None else ""
+
+
+def _move_nodes(node: Node, target: Working) -> None:
+    """A node and those below it show a part of another collection from now on."""
+    pending = [node]
+    while pending:
+        here = pending.pop()
+        if isinstance(here, CollectionFile):
+            here.move_to(target.version)
+        elif isinstance(here, CollectionDirectory):
+            here.state = target.state
+            pending += here.children.values()

@@ -120,8 +120,10 @@ class CollectionState:
         while True:
             working = self.working
             if working is None:
-                version = self.current()
-                working = self.context.begin_working(self, lambda: self._begin(version))
+                self.current()
+                working = self.context.begin_working(self, self._begin)
+                if working is None:
+                    continue
             with working.lock:
                 if self.working is working:
                     yield working
@@ -129,11 +131,19 @@ class CollectionState:
 
     def save(self) -> None:
         """Bring everything that was changed to the server, unclosed files as they are now; wait for it."""
-        working, writeback = self.working, self.context.writeback
+        working = self.working
         if working is not None:
             working.flush_all()
-        if writeback is not None and self.is_saved:
+        self.save_closed()
+
+    def save_closed(self) -> None:
+        """Bring everything that was recorded to the server; wait for it. Raises what keeps it from there."""
+        writeback = self.context.writeback
+        if writeback is not None and self.writable and self.is_saved:
             writeback.save(self.key, deadline=self.context.save_deadline)
+
+    def raise_refusal(self) -> None:
+        """Raise the error that keeps changes from the server, if the server has refused some."""
 
     def told_mtime_ns(self, record: Record) -> int:
         """When a record says that the collection was modified, ns since 1970."""
@@ -151,9 +161,11 @@ class CollectionState:
         self._update(record)
         self._cell.touch(time.monotonic())
 
-    def _begin(self, version: Version) -> Working:
+    def _begin(self) -> Working | None:
         """A working copy of what is shown now; the caller sees to it that there is only one."""
-        current = self._cell.peek() or version
+        current = self._cell.peek()
+        if current is None:
+            return None  # given back to memory just now
         if self.times is None:
             self.times = self.context.times(self.key, self.mtime_ns)
         self.working = Working(self, current, self.times)

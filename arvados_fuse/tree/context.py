@@ -30,7 +30,7 @@ ENDLESS = FOREVER / 2
 DEADLINE_MARGIN = 5.0
 """Seconds more than the API client's own deadline, so that its error, which says more, comes first."""
 SAVE_DEADLINE = 600.0
-"""Seconds that `fsync` and its like wait until all is on the server: a large file may need long to get there."""
+"""Seconds that `fsync` and its like wait until all is on the server: a large file may need long."""
 
 
 class Watcher(Protocol):
@@ -96,13 +96,13 @@ class Context:
                 state = self._collections[key] = make()
             return state
 
-    def begin_working(self, state: "CollectionState", make: "Callable[[], Working]") -> "Working":
+    def begin_working(
+        self, state: "CollectionState", make: "Callable[[], Working | None]"
+    ) -> "Working | None":
         """The working copy of `state`, made when there is none; keeps the state as long as it works."""
         with self._lock:
-            if state.working is None:
-                make()
+            if state.working is None and make() is not None:
                 self._working[state.key] = state
-            assert state.working is not None
             return state.working
 
     def end_working(self, state: "CollectionState") -> None:

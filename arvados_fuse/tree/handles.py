@@ -42,6 +42,10 @@ class Handles(Generic[H]):
         except KeyError:
             raise BadHandle(f"handle {number} is not open") from None
 
+    def find(self, number: int | None) -> H | None:
+        """What was opened, None when nothing was."""
+        return None if number is None else self._open.get(number)
+
     def remove(self, number: int) -> H:
         """Raises BadHandle."""
         try:

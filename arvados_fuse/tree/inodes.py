@@ -89,6 +89,27 @@ class Inodes:
             parent.children[name] = node
             return node
 
+    def unlink(self, parent: DirectoryNode, name: str) -> None:
+        """The name is gone; whoever has open what it stood for goes on with it."""
+        with self._lock:
+            node = parent.children.get(name)
+            if node is not None:
+                self._detach(node)
+
+    def rename(self, parent: DirectoryNode, name: str, target: DirectoryNode, new_name: str) -> Node | None:
+        """What has the name has another one, in another place perhaps, and keeps its number; gives it."""
+        with self._lock:
+            node = parent.children.get(name)
+            replaced = target.children.get(new_name)
+            if replaced is not None and replaced is not node:
+                self._detach(replaced)
+            if node is not None:
+                del parent.children[name]
+                node.parent, node.name = target, new_name
+                target.children[new_name] = node
+                self._drop_unused(parent)
+            return node
+
     def forget(self, counts: Iterable[tuple[int, int]]) -> None:
         """The kernel dropped so many references to these numbers; unknown ones are ignored."""
         with self._lock:

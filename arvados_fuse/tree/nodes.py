@@ -8,10 +8,12 @@ shows.
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from arvados_fuse.errors import NotPermitted, NotSupported
 from arvados_fuse.tree.attributes import FOREVER, SPECIAL_MODE, Attributes
 
 if TYPE_CHECKING:
     from arvados_fuse.tree.context import Context
+    from arvados_fuse.tree.open_files import OpenWriting
     from arvados_fuse.tree.xattrs import Described
 
 
@@ -76,6 +78,10 @@ class FileNode(Node):
         """The content as it is now. May ask the server."""
         raise NotImplementedError
 
+    def open_writing(self) -> "OpenWriting":
+        """The same for writing. Raises NotPermitted where that can't be."""
+        raise NotPermitted(f"{self.name!r} can't be changed", subject=self.name)
+
 
 class Snapshot:
     """The names of a directory at the moment it was opened: `readdir` goes through them whatever happens
@@ -112,6 +118,37 @@ class DirectoryNode(Node):
     def snapshot(self) -> Snapshot:
         """All names, without hidden ones. May ask the server."""
         raise NotImplementedError
+
+    # Changes; where they can't be they raise NotPermitted.
+
+    def create(self, name: str) -> Any:
+        """A new empty file: what `find` gives for it. Raises ExistsError."""
+        raise NotSupported(f"no file can be made in {self.name!r}: {name!r}", subject=name)
+
+    def make_directory(self, name: str) -> Any:
+        """A new empty directory: what `find` gives for it. Raises ExistsError."""
+        raise self._refusal(name)
+
+    def unlink(self, name: str) -> None:
+        """Remove a file. Raises NotFoundError, IsADirectory."""
+        raise self._refusal(name)
+
+    def remove_directory(self, name: str) -> None:
+        """Remove an empty directory. Raises NotFoundError, NotADirectory, NotEmptyError."""
+        raise self._refusal(name)
+
+    def rename(self, name: str, target: "DirectoryNode", new_name: str) -> None:
+        """Move an entry into `target`. Raises what POSIX has for it."""
+        raise self._refusal(name)
+
+    def sync(self) -> None:
+        """What was changed in it is on the server after this."""
+
+    def set_mtime(self, moment_ns: int) -> None:
+        """The time it was modified, ns since 1970; kept where that makes sense."""
+
+    def _refusal(self, name: str) -> NotPermitted:
+        return NotPermitted(f"{name!r} in {self.name!r} can't be changed", subject=name)
 
 
 class Text(NamedTuple):

@@ -1,7 +1,7 @@
-"""Modification times of what was changed through this mount, kept for its life: Arvados stores none for files.
+"""Modification times of what was changed through this mount, kept for its life: Arvados stores none.
 
-Used by `Working`. Tools that compare times (`make`, `rsync`, git) need two things: what they set stays, and what
-nobody touched does not change because a neighbour was saved.
+Used by `Working`. Tools that compare times (`make`, `rsync`, git) need two things: what they set stays, and
+what nobody touched does not change because a neighbour was saved.
 """
 
 import threading

@@ -1,7 +1,7 @@
 """A collection that is being changed through this mount: its tree, who writes in it, what to save.
 
-Made by `CollectionState.edit` at the first change; given up when everything is saved, nobody writes and it was
-quiet for a moment: then the collection is again what the server says. In between `version.collection` is
+Made by `CollectionState.edit` at the first change; given up when everything is saved, nobody writes and it
+was quiet for a moment: then the collection is again what the server says. In between `version.collection` is
 changed in place, and what others do is merged into it.
 
 Threads: any. `lock` guards names, writers and the order in which changes are recorded; it is held across the
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from arvados_fuse.collection import Directory, File
 from arvados_fuse.collection.changes import Finder
 from arvados_fuse.collection.content import Content
-from arvados_fuse.collection.segments import Segments
+from arvados_fuse.errors import IsADirectory, NotADirectory, NotFoundError
 from arvados_fuse.tree.times import Times
 from arvados_fuse.writeback import DIRECTORY, PathChange, State
 
@@ -63,7 +63,8 @@ class Working:
     # What the server has
 
     def server_has(self, path: str) -> State:
-        """What is at `path` as far as we know, without our changes."""
+        """What is at `path` there as far as we know. See `State`: a directory counts only while it is
+        empty."""
         baseline = self.collection.baseline
         if self._finder is None or self._finder[0] is not baseline:
             self._finder = (baseline, Finder(baseline))
@@ -71,7 +72,8 @@ class Working:
         found = finder.file(path)
         if found is not None:
             return tuple(found.segments())
-        return DIRECTORY if path and finder.has_directory(path) else None
+        empty = path and finder.has_directory(path) and not finder.has_entries(path)
+        return DIRECTORY if empty else None
 
     def is_ours(self, path: str) -> bool:
         """Whether what is at `path` is to be left alone when others change it: unsaved, or being written."""
@@ -110,21 +112,26 @@ class Working:
         if writeback is not None and self.state.is_saved and found:
             writeback.record(self.state.key, found)
 
-    def added(self, path: str) -> PathChange:
+    def added(self, path: str) -> list[PathChange]:
         """An empty directory was made at `path`."""
-        return PathChange(path, self.server_has(path), DIRECTORY)
+        return [PathChange(path, self.server_has(path), DIRECTORY), *self.filled(path)]
 
-    def removed(self, path: str) -> PathChange:
-        """Nothing is at `path` any more."""
-        return PathChange(path, self.server_has(path), None)
+    def removed(self, path: str, content: Content | None = None) -> PathChange:
+        """Nothing is at `path` any more, or a directory that holds something. content: what was there."""
+        writer = self.writers.get(content) if content is not None else None
+        return PathChange(path, self.server_has(path) if writer is None else writer.before, None)
+
+    def filled(self, path: str) -> list[PathChange]:
+        """Something is at `path`, so the directory around it is not an empty one."""
+        parent = path.rpartition("/")[0]
+        return [self.removed(parent)] if parent else []
 
     def emptied(self, directory: Directory) -> list[PathChange]:
-        """Something was removed from `directory`: if it was the last, the manifest must name the directory."""
+        """Something was removed from `directory`: if it was the last, the manifest must name it."""
         if directory.parent is None or not directory.linked or not directory.is_empty():
             return []
         path = path_of(directory)
-        # "Nothing before": the server has a directory there only because of the files in it.
-        return [PathChange(path, None, DIRECTORY)]
+        return [PathChange(path, self.server_has(path), DIRECTORY)]
 
     def content_at(self, path: str, content: Content) -> PathChange:
         """The file at `path` is this, as it is now."""
@@ -135,6 +142,13 @@ class Working:
         before = self.server_has(path) if writer is None else writer.before
         return PathChange(path, before, segments, content)
 
+    def moved_to(self, path: str, content: Content) -> PathChange:
+        """The file came to lie at `path`."""
+        writer = self.writers.get(content)
+        if writer is not None:
+            writer.before = self.server_has(path)
+        return self.content_at(path, content)
+
     def tree_at(self, path: str, directory: Directory) -> Iterator[PathChange]:
         """Everything below `path`, where `directory` has just come to lie."""
         pending = [(path, directory)]
@@ -143,14 +157,12 @@ class Working:
             entries = here.entries()
             if not entries:
                 yield PathChange(way, self.server_has(way), DIRECTORY)
+            elif way == path:
+                yield self.removed(way)  # it may have taken the place of an empty directory
             for name, entry in entries:
                 below = f"{way}/{name}"
                 if isinstance(entry, File):
-                    content = entry.content()
-                    writer = self.writers.get(content)
-                    if writer is not None:
-                        writer.before = self.server_has(below)
-                    yield self.content_at(below, content)
+                    yield self.moved_to(below, entry.content())
                 else:
                     pending.append((below, entry))
 
@@ -165,10 +177,103 @@ class Working:
                 gone.append(self.removed(way))
             for name, entry in entries:
                 if isinstance(entry, File):
-                    gone.append(self.removed(f"{way}/{name}"))
+                    gone.append(self.removed(f"{way}/{name}", entry.content()))
                 else:
                     pending.append((f"{way}/{name}", entry))
         return gone
+
+    # Names; the caller holds the lock
+
+    def create(self, directory: Directory, name: str) -> File:
+        """A new empty file, recorded when it is closed. Raises ExistsError."""
+        file = directory.create(name)
+        self._touch(directory, name)
+        return file
+
+    def make_directory(self, directory: Directory, name: str) -> Directory:
+        """A new empty directory. Raises ExistsError."""
+        made = directory.make_directory(name)
+        self.record(self.added(path_of(made)))
+        self._touch(directory, name)
+        return made
+
+    def unlink(self, directory: Directory, name: str) -> None:
+        """Remove a file; who has it open goes on with it. Raises NotFoundError, IsADirectory."""
+        entry = directory.get(name)
+        if isinstance(entry, Directory):
+            raise IsADirectory(f"{name!r} is a directory", subject=name)
+        path = _join(directory, name)
+        gone = self.removed(path, None if entry is None else entry.content())
+        directory.unlink(name)
+        self.record([gone, *self.emptied(directory)])
+        self._removed(directory, path)
+
+    def remove_directory(self, directory: Directory, name: str) -> None:
+        """Remove an empty directory. Raises NotFoundError, NotADirectory, NotEmptyError."""
+        if isinstance(directory.get(name), File):
+            raise NotADirectory(f"{name!r} is a file", subject=name)
+        path = _join(directory, name)
+        directory.unlink(name)
+        self.record([self.removed(path), *self.emptied(directory)])
+        self._removed(directory, path)
+
+    def rename(
+        self, directory: Directory, name: str, target: "Working", into: Directory, new_name: str
+    ) -> None:
+        """Move an entry, also into another collection, by reference. Both locks are held by the caller.
+
+        Raises what POSIX has for it. Recorded first where it comes to lie, so that a crash loses nothing.
+        """
+        entry = directory.get(name)
+        old, new = _join(directory, name), _join(into, new_name)
+        if entry is None:
+            raise NotFoundError(f"no such entry: {name!r}", subject=name)
+        if self is target and old == new:
+            return
+        is_directory = isinstance(entry, Directory)
+        if isinstance(entry, Directory):
+            gone = self.gone_from(old, entry)
+        else:
+            gone = [self.removed(old, entry.content())]
+        directory.move(name, into, new_name)
+        if self is not target:
+            self._hand_over(entry, target)
+        here = (
+            list(target.tree_at(new, entry))
+            if isinstance(entry, Directory)
+            else [target.moved_to(new, entry.content())]
+        )
+        here += target.filled(new)
+        gone += self.emptied(directory)
+        if self is target:
+            self.record([*here, *gone])
+        else:
+            target.record(here)
+            self.record(gone)
+        self.times.move(old, target.times, new, is_directory=is_directory)
+        now = time.time_ns()
+        self.times.set(path_of(directory), now)
+        target.times.set(path_of(into), now)
+
+    def _hand_over(self, entry: Directory | File, target: "Working") -> None:
+        """Who writes in what was moved to another collection writes there from now on."""
+        pending = [entry]
+        while pending:
+            here = pending.pop()
+            if isinstance(here, Directory):
+                pending += [child for _, child in here.entries()]
+            elif here.content() in self.writers:
+                target.writers[here.content()] = self.writers.pop(here.content())
+
+    def _touch(self, directory: Directory, name: str) -> None:
+        now = time.time_ns()
+        self._changed_at = time.monotonic()
+        self.times.set(_join(directory, name), now)
+        self.times.set(path_of(directory), now)
+
+    def _removed(self, directory: Directory, path: str) -> None:
+        self.times.drop(path)
+        self.times.set(path_of(directory), time.time_ns())
 
     # Files being written
 
@@ -202,7 +307,8 @@ class Working:
             writer = self.writers.get(content)
             if writer is None or not content.linked or content.version == writer.recorded:
                 return
-            self.record([self.content_at(path_of(content), content)])
+            path = path_of(content)
+            self.record([self.content_at(path, content), *self.filled(path)])
 
     def flush_all(self) -> None:
         """Record every file that is open for writing as it is now."""
@@ -224,12 +330,9 @@ def path_of(what: Content | Directory) -> str:
     """Where a file or directory is in its collection: `a/b`, "" for the root."""
     if isinstance(what, Directory):
         return what.stream_name()[2:]
-    parent = what.parent.stream_name()[2:]
-    return f"{parent}/{what.name}" if parent else what.name
+    return _join(what.parent, what.name)
 
 
-def same_bytes(one: File, other: File) -> bool:
-    """Whether two files have the same content, in the same blocks."""
-    return one.size() == other.size() and Segments(one.content().snapshot()[0]).items() == Segments(
-        other.content().snapshot()[0]
-    ).items()
+def _join(directory: Directory, name: str) -> str:
+    above = path_of(directory)
+    return f"{above}/{name}" if above else name

@@ -1,0 +1,129 @@
+"""Open files of collections: reading through a reader that reads ahead, writing into the working copy.
+
+Made by `CollectionFile`; used through the handles of `FileSystem`.
+"""
+
+import time
+from typing import TYPE_CHECKING
+
+from arvados_fuse.collection import File
+from arvados_fuse.errors import SignatureRefused
+from arvados_fuse.keep import Reader
+from arvados_fuse.tree.working import Working, Writer
+
+if TYPE_CHECKING:
+    from arvados_fuse.tree.collection_nodes import CollectionFile
+    from arvados_fuse.tree.version import Version
+
+RENEWALS = 2
+"""Times that a read fetches new signatures before it believes the refusal."""
+
+
+class OpenFile:
+    """A file as it was when opened; reads go straight to the blocks, through a reader that reads ahead."""
+
+    __slots__ = ("_file", "_reader", "_version")
+
+    def __init__(self, file: File, version: "Version", reader: Reader) -> None:
+        self._file = file
+        self._version = version
+        self._reader = reader
+
+    def read(self, offset: int, size: int) -> bytes | memoryview:
+        """See Content. New signatures are fetched when the old ones are refused."""
+        for _ in range(RENEWALS):
+            self._version.renew_when_due()
+            try:
+                return self._read(offset, size)
+            except SignatureRefused:
+                self._version.renew()
+        return self._read(offset, size)
+
+    def _read(self, offset: int, size: int) -> bytes | memoryview:
+        data = self._file.read(offset, size, self._reader)
+        ahead = self._reader.after(offset, len(data))
+        if ahead is not None:
+            self._reader.announce(ahead, _blocks(self._file, ahead.begin, ahead.size))
+        return data
+
+    def close(self) -> None:
+        """See Content."""
+        self._reader.close()
+
+
+class OpenWriting(OpenFile):
+    """A file that may be written. Its node knows the collection that it lies in, also after a rename."""
+
+    __slots__ = ("_content", "_node", "_writer")
+
+    def __init__(
+        self, node: "CollectionFile", file: File, version: "Version", reader: Reader, writer: Writer
+    ) -> None:
+        super().__init__(file, version, reader)
+        self._node = node
+        self._content = file.content()
+        self._writer = writer
+
+    def write(self, offset: int, data: bytes) -> int:
+        """Put bytes at `offset`; gives their number. May wait while too much is unsaved."""
+        written = self._content.write(offset, data)
+        self._changed()
+        writeback = self._node.context.writeback
+        if writeback is not None:
+            writeback.relieve(self._content, self._working().collection.storage_classes_desired())
+        return written
+
+    def truncate(self, size: int) -> None:
+        """Make it `size` bytes long."""
+        self._content.truncate(size)
+        self._changed()
+
+    def set_mtime(self, moment_ns: int) -> None:
+        """The time it was modified, ns since 1970."""
+        self._writer.mtime_ns = moment_ns
+
+    def flush(self) -> None:
+        """A descriptor was closed: the file as it is now is in the journal, or with `sync_on_close` saved.
+
+        Raises what keeps earlier changes from the server, if it refused them.
+        """
+        self._working().flush(self._content)
+        if self._node.context.sync_on_close and self._content.linked:
+            self._node.state.save_closed()
+        else:
+            self._node.state.raise_refusal()
+
+    def sync(self) -> None:
+        """What was written is on the server after this."""
+        self._working().flush(self._content)
+        if self._content.linked:
+            self._node.state.save_closed()
+
+    def close(self) -> None:
+        """See Content."""
+        working = self._working()
+        try:
+            working.flush(self._content)
+        finally:
+            working.close_writer(self._content, self._writer)
+            super().close()
+
+    def _working(self) -> Working:
+        working = self._node.state.working
+        assert working is not None  # it stays as long as somebody writes
+        return working
+
+    def _changed(self) -> None:
+        self._writer.mtime_ns = time.time_ns()
+        self._node.has_seen(self._content)
+
+
+def _blocks(file: File, begin: int, size: int) -> list[str]:
+    """The locators of the blocks that hold a range of the file, in its order; there may be none."""
+    return [
+        segment.locator
+        for segment in file.segments()
+        if segment.range_start < begin + size
+        and segment.range_start + segment.range_size > begin
+        and isinstance(segment.locator, str)
+    ]
