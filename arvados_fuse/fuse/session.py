@@ -11,6 +11,7 @@ from pathlib import Path
 import llfuse
 
 from arvados_fuse.errors import SetupError
+from arvados_fuse.fuse.ending import Ending
 from arvados_fuse.fuse.unmount import abort, mounts_at
 
 logger = logging.getLogger("arvados.arvados_fuse")
@@ -51,6 +52,7 @@ class Session:
             self._options.add("ro")
         self._open = False
         self._descriptor = -1
+        self._ending = Ending()
 
     def open(self) -> None:
         """Mount. Programs that look wait until `run` answers. Raises SetupError."""
@@ -70,10 +72,18 @@ class Session:
         mounts = mounts_at(self._mount_dir) if self._open else []
         return (os.dup(self._descriptor), mounts[0].minor) if mounts else None
 
+    def hold_signals(self) -> None:
+        """Let SIGINT and SIGTERM wait for `run` from here on; before any thread is started."""
+        self._ending.hold()
+
     def run(self) -> int | None:
         """Answer the kernel until the mount is taken away (None) or a signal ends the loop (its number)."""
-        ended: int | None = llfuse.main(workers=WORKERS)
-        return ended
+        self._ending.watch()
+        try:
+            ended: int | None = llfuse.main(workers=WORKERS)
+        finally:
+            self._ending.over()
+        return self._ending.number or ended
 
     def close(self, *, cut: bool = False) -> None:
         """Unmount if still mounted; safe to call twice.
