@@ -1,8 +1,8 @@
 """Signals that end a mount, such that none is lost and none comes too early or too late.
 
 Used by `session.py`. llfuse ends its loop from a signal handler, and loses a signal that comes while its
-threads are being started, or just before one of them goes to sleep. So SIGINT and SIGTERM are blocked in every
-thread from before the mount is told to be ready until the process ends; one thread waits for them and then
+threads are being started, or just before one of them goes to sleep. So SIGINT and SIGTERM are blocked in all
+threads from before the mount is told to be ready until the process ends; one thread waits for them and then
 tells the loop again and again until it is over. A second signal does not cut short what is being taken down.
 """
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from mounting import needs_fuse
 from servers import PROJECT
 
-ROUNDS = 40
+ROUNDS = 8
 
 # One process mounts again and again; each time the signal comes a little later after the loop has begun.
 PROGRAM = """
@@ -32,7 +32,7 @@ for number in range(rounds):
     session.hold_signals()
     ended = []
     def kill():
-        time.sleep(number * 0.0002)
+        time.sleep(number * 0.002)
         ended.append(time.monotonic())
         os.kill(os.getpid(), signal.SIGTERM)
     killer = threading.Thread(target=kill)
