@@ -62,8 +62,8 @@ class MountSession:
         self._session.open()
 
     def start(self) -> None:
-        """Start the threads."""
-        self._blocks.start()
+        """Start the threads; SIGINT and SIGTERM wait for `run` from here on."""
+        self._session.hold_signals()
         channel = self._session.channel()
         if channel is not None:
             self._notifier.start(*channel, self._mount_dir)
@@ -99,6 +99,7 @@ def build(options: MountOptions, settings: ApiSettings) -> MountSession:
     replaced: queue.SimpleQueue[BlockReplaced] = queue.SimpleQueue()
     blocks = _blocks(options, settings, api, replaced)
     try:
+        blocks.start()
         context = Context(
             api,
             blocks,
