@@ -8,16 +8,24 @@ and where anything unexpected is logged and kept from ending llfuse's loop (and 
 import errno
 import functools
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
+from threading import get_ident
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import llfuse
 
 from arvados_fuse.errors import ArvadosFuseError
+from arvados_fuse.fuse.places import place
+from arvados_fuse.reporting.activity import Activity, now
+from arvados_fuse.reporting.troubles import NOTED, Trouble, Troubles
 from arvados_fuse.tree.attributes import BLOCK_SIZE, Attributes, Missing
 from arvados_fuse.tree.filesystem import FileSystem
 
 logger = logging.getLogger("arvados.arvados_fuse")
+
+SIZE_OF: dict[str, Callable[[Any], int]] = {"read": len, "write": int}
+"""How many bytes an operation moved, from its answer."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -26,24 +34,44 @@ R = TypeVar("R")
 def handler(
     method: "Callable[Concatenate[Operations, P], R]",
 ) -> "Callable[Concatenate[Operations, P], R]":
-    """Run a handler without llfuse's lock; let nothing but FUSEError out."""
+    """Run a handler without llfuse's lock, counted and timed; let nothing but FUSEError out."""
     name = method.__name__
     release, acquire = llfuse.lock.release, llfuse.lock.acquire
+    size_of: Callable[[Any], int] | None = SIZE_OF.get(name)
 
     @functools.wraps(method)
     def run(self: "Operations", /, *args: P.args, **kwargs: P.kwargs) -> R:
+        activity, thread, begun, moved = self.activity, get_ident(), now(), 0
+        activity.current[thread] = name, begun, args
         release()
         try:
-            return method(self, *args, **kwargs)
+            answer = method(self, *args, **kwargs)
+            if size_of is not None:
+                moved = size_of(answer)
+            return answer
         except ArvadosFuseError as error:
+            if error.level >= logging.WARNING:
+                self.note(name, args, error)
             raise _answer(name, error) from None
         except llfuse.FUSEError:
             raise
-        except Exception:
-            logger.exception("Unhandled exception during FUSE operation %s%s", name, args[:2])
+        except Exception as error:
+            self.note(name, args, error)
+            logger.exception(
+                "Unhandled exception during FUSE operation %s%s", name, args[:2], extra={NOTED: True}
+            )
             raise llfuse.FUSEError(errno.EIO) from None
         finally:
             acquire()
+            elapsed = now() - begun
+            del activity.current[thread]
+            tally = activity.tallies[name]
+            tally.count += 1
+            tally.seconds += elapsed
+            if moved:
+                activity.moved(name, args, moved)
+            if activity.windows:
+                activity.note(name, elapsed)
 
     return run
 
@@ -57,7 +85,8 @@ def _answer(name: str, error: ArvadosFuseError) -> llfuse.FUSEError:
         known = ", ".join(
             f"{key} {value}" for key, value in details.items() if value and value not in str(error)
         )
-        logger.log(error.level, "%s: %s%s", name, error, f" ({known})" if known else "")
+        said = f"{error} ({known})" if known else str(error)
+        logger.log(error.level, "%s: %s", name, said, extra={NOTED: error.level >= logging.WARNING})
     return llfuse.FUSEError(error.errno)
 
 
@@ -85,6 +114,18 @@ class Operations(llfuse.Operations):  # type: ignore[misc]
     def __init__(self, filesystem: FileSystem) -> None:
         super().__init__()
         self._fs = filesystem
+        self.activity = Activity()
+        self.troubles = Troubles()
+
+    def note(self, operation: str, arguments: tuple[Any, ...], error: Exception) -> None:
+        """Remember a failure for who looks later."""
+        self.activity.failed(operation)
+        path = place(self._fs, operation, arguments)
+        if isinstance(error, ArvadosFuseError):
+            about = error.subject, error.server, error.request_id
+            self.troubles.note(Trouble(time.time(), operation, str(error), path, *about))
+        else:
+            self.troubles.note(Trouble(time.time(), operation, repr(error), path))
 
     # Names and attributes
 
@@ -180,6 +221,8 @@ class Operations(llfuse.Operations):  # type: ignore[misc]
     @handler
     def release(self, fh: int) -> None:
         """The last descriptor is closed."""
+        if self.activity.has_moved(fh):
+            self.activity.closed(fh, place(self._fs, "release", (fh,)))
         self._fs.release(fh)
 
     # Directories

@@ -209,6 +209,24 @@ class FileSystem:
         """setxattr, removexattr."""
         self._refuse(f"{self.inodes.get(ino).name}: {os.fsdecode(name)}")
 
+    # For reports
+
+    def path_of(self, ino: int) -> str:
+        """The path of an inode on the mount, without a slash before it. Raises StaleInode."""
+        return self.inodes.get(ino).path()
+
+    def path_of_file(self, fh: int) -> str:
+        """The path of an open file. Raises BadHandle."""
+        return self._files.get(fh).node.path()
+
+    def path_of_directory(self, fh: int) -> str:
+        """The path of an open directory. Raises BadHandle."""
+        return self._directories.get(fh).node.path()
+
+    def open_handles(self) -> tuple[int, int]:
+        """How many handles are open: on files, on directories."""
+        return len(self._files), len(self._directories)
+
     def check(self) -> None:
         """Raise AssertionError when an invariant of the tables does not hold."""
         self.inodes.check()

@@ -51,6 +51,15 @@ class Node:
         self.parent: DirectoryNode | None = None
         self.name = ""
 
+    def path(self) -> str:
+        """Where it is on the mount, for reports: names with slashes between them, "" for the root."""
+        names: list[str] = []
+        node: Node | None = self
+        while node is not None and node.parent is not None:
+            names.append(node.name)
+            node = node.parent
+        return "/".join(reversed(names))
+
     def attributes(self, timeout: float | None = None) -> Attributes:
         """`stat`; loads nothing. timeout: seconds for which it may be believed, where the caller knows
         them."""
