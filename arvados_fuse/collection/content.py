@@ -238,6 +238,13 @@ class Content:
                     self._spool = None
                     self._look_again = BLOCK_SIZE
 
+    def begin_spool(self) -> None:
+        """Put what is written from now on into a new spool, so that the one before can go once it is
+        stored."""
+        with self._lock:
+            self._spool = None
+            self._look_again = BLOCK_SIZE
+
     def settle_into(self, segments: Segments, index: ManifestIndex, generation: int, version: int) -> bool:
         """Called with the tree's lock: a saved manifest has this content as it was at `version`.
 

@@ -25,7 +25,8 @@ from arvados_fuse.collection.segments import Segment
 from arvados_fuse.errors import ArvadosFuseError, NoSpaceError, SaveFailed
 
 DESCRIPTORS = 128
-"""Spool files open at a time; a process has 1024 by default, and connections and cached blocks need theirs."""
+"""Spool files open at a time: of 1024 that a process has by default, connections and cached blocks need
+theirs."""
 
 SUFFIX = ".spool"
 
@@ -42,7 +43,7 @@ class Spools:
         self._files = _Descriptors(descriptors)
         self._lock = threading.Lock()
         self._count = 0
-        self._spools: "weakref.WeakValueDictionary[str, DiskSpool]" = weakref.WeakValueDictionary()
+        self._spools: weakref.WeakValueDictionary[str, DiskSpool] = weakref.WeakValueDictionary()
         # Filled by finalizers, which may run anywhere, under any lock: so they only append.
         self._dead: deque[tuple[str, list[int]]] = deque()
         self.bytes = 0
@@ -187,14 +188,20 @@ class DiskSpool:
         """See `Spool`."""
         return self._total[0]
 
+    def is_of(self, spools: Spools) -> bool:
+        """Whether it lies in the room of `spools`."""
+        return self._owner is spools
+
     # What is in blocks by now.
 
     def note_stored(self, offset: int, where: Segment) -> None:
         """The bytes from `offset` are in a block, at `where`."""
         with self._lock:
-            if offset not in self._stored:
+            known = self._stored.get(offset)
+            if known is None:
                 insort(self._starts, offset)
-            self._stored[offset] = where
+            if known is None or known.size < where.size:
+                self._stored[offset] = where
 
     def stored(self, offset: int, size: int) -> list[tuple[int, Segment]]:
         """Where the ranges are, of those that touch this one, that are in blocks: (offset, where)."""
@@ -218,20 +225,17 @@ class _Descriptors:
         self._lock = threading.Lock()
         self._idle: OrderedDict[str, int] = OrderedDict()
         self._used: dict[str, tuple[int, int]] = {}
-        self._forgotten: set[str] = set()
 
     @contextmanager
     def open(self, path: str) -> Iterator[int]:
         """The file, made if it is not there."""
         with self._lock:
-            if path in self._used:
-                file, users = self._used[path]
-                self._used[path] = (file, users + 1)
-            else:
+            file, users = self._used.get(path, (-1, 0))
+            if not users:
                 file = self._idle.pop(path, -1)
                 if file < 0:
                     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-                self._used[path] = (file, 1)
+            self._used[path] = (file, users + 1)
         try:
             yield file
         finally:
@@ -239,20 +243,13 @@ class _Descriptors:
 
     def _give_back(self, path: str) -> None:
         with self._lock:
-            file, users = self._used[path]
+            file, users = self._used.pop(path)
             if users > 1:
                 self._used[path] = (file, users - 1)
                 return
-            del self._used[path]
             self._idle[path] = file
-            closing = [path] if path in self._forgotten else []
-            self._forgotten.discard(path)
-            while len(self._idle) - len(closing) > self._limit:
-                closing.append(next(iter(self._idle)))
-                if len(self._idle) <= len(closing):
-                    break
-            for one in dict.fromkeys(closing):
-                os.close(self._idle.pop(one))
+            if len(self._idle) > self._limit:
+                os.close(self._idle.popitem(last=False)[1])
 
     def forget(self, path: str) -> None:
         """The file will not be asked for again."""

@@ -93,9 +93,7 @@ def spools(state: State) -> set[Spool]:
     """The spools that a state needs."""
     if not isinstance(state, tuple):
         return set()
-    return {
-        segment.source for segment in state if not isinstance(segment.source, str | Zeros)
-    }
+    return {segment.source for segment in state if not isinstance(segment.source, str | Zeros)}
 
 
 _NOTHING, _EMPTY = "-", "d"

@@ -1,0 +1,210 @@
+"""One commit: the rows of one collection as they are now, brought to the server with one update.
+
+Used by the committer, which sees to it that a collection has one commit at a time. Order: store bytes, look
+at the record, ask only for what differs, note that it was asked for, ask, hand out the answer, drop the rows.
+Whatever breaks in between, the rows stay, and the next commit finds out what the server has.
+
+Threads: those of the committer. No lock is held while the server is asked.
+"""
+
+import logging
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from arvados_fuse.collection.changes import Finder
+from arvados_fuse.collection.commit import CommitRequest, commit_request
+from arvados_fuse.collection.manifest import ManifestIndex
+from arvados_fuse.collection.segments import ZERO_BLOCK, Segment, Zeros
+from arvados_fuse.collection.stores import BlockStore, RecordStore
+from arvados_fuse.errors import AccessDenied, NotFoundError, RequestRefused
+from arvados_fuse.reporting.counters import Counters
+from arvados_fuse.writeback.moved import known_moves
+from arvados_fuse.writeback.partial import manifest_of, state_at
+from arvados_fuse.writeback.pending import Batch, Pending
+from arvados_fuse.writeback.states import State, same, unsaved
+from arvados_fuse.writeback.status import Saved, Sink
+from arvados_fuse.writeback.uploads import Uploads
+from arvados_fuse.writeback.whole import with_changes
+
+logger = logging.getLogger("arvados.writeback")
+
+LOOK = ["uuid", "portable_data_hash", "storage_classes_desired"]
+"""What is asked for before the first commit, so that nothing is stored for a collection that is not there."""
+
+KEPT_BYTES = 64 << 20
+"""Manifests remembered from the last answers, in bytes; the newest is kept whatever its size."""
+
+_REMOTE = re.compile(r"[0-9a-f]{32}\+[0-9]+[^ \n]*\+R[^ \n]*")
+
+
+class Known(NamedTuple):
+    """The collection as an answer gave it. record: with its manifest_text; manifest: of that."""
+
+    record: dict[str, Any]
+    manifest: ManifestIndex
+
+    @property
+    def pdh(self) -> str:
+        return str(self.record.get("portable_data_hash", ""))
+
+
+class Commits:
+    """Makes commits. Any thread may call; for one collection one at a time."""
+
+    def __init__(
+        self, records: RecordStore, blocks: BlockStore, uploads: Uploads, saved: Sink, counters: Counters
+    ) -> None:
+        self._records = records
+        self._blocks = blocks
+        self._uploads = uploads
+        self._saved = saved
+        self._counters = counters
+        self._lock = threading.Lock()
+        self._known: OrderedDict[str, Known] = OrderedDict()
+
+    def commit(self, pending: Pending, uuid: str) -> int:
+        """Save what is unsaved in a collection; gives the number of the last record that is part of it.
+
+        Raises what the servers answer, ManifestError for a record that can't be read, NoSpaceError for the
+        journal.
+        """
+        batch = pending.take(uuid)
+        if not batch.rows:
+            return batch.number
+        self._counters.add("writeback.commits")
+        batch, zero_block = self._stored(batch)
+        theirs = self._look(uuid)
+        request = self._request(batch, theirs, zero_block)
+        answer = theirs
+        if request.replace_files:
+            pending.mark_attempted(batch)
+            try:
+                answer = self._ask(uuid, request, theirs)
+            except (AccessDenied, RequestRefused, NotFoundError):
+                again = self._signed_anew(uuid, batch)
+                if again is None:
+                    raise
+                batch = again
+                theirs = self._look(uuid)
+                answer = self._ask(uuid, self._request(batch, theirs, zero_block), theirs)
+            self._counters.add("writeback.updates")
+            self._remember(uuid, answer)
+        if request.conflicts:
+            self._counters.add("writeback.conflicts", len(request.conflicts))
+            logger.warning(
+                "%s: others changed the same paths; their versions are kept as %s",
+                uuid,
+                ", ".join(request.conflicts[:10]),
+            )
+        self._saved.put(Saved(uuid, answer.record, request.conflicts))
+        pending.finish(batch)
+        return batch.number
+
+    def _stored(self, batch: Batch) -> tuple[Batch, str]:
+        """The batch with all bytes in blocks, and the block of zeros if it is needed."""
+        files = [row.after for row in batch.rows.values() if isinstance(row.after, tuple)]
+        waiting = [part for part in map(unsaved, files) if part]
+        zero_block = ZERO_BLOCK
+        if waiting:
+            self._uploads.store(waiting, self._classes(batch.uuid))
+        if any(isinstance(segment.source, Zeros) for segments in files for segment in segments):
+            zero_block = self._uploads.zeros(self._classes(batch.uuid))
+        rows = {path: row._replace(after=self._local(row.after)) for path, row in batch.rows.items()}
+        return batch._replace(rows=rows), zero_block
+
+    def _classes(self, uuid: str) -> Sequence[str]:
+        """The storage classes for the blocks of a collection."""
+        with self._lock:
+            known = self._known.get(uuid)
+        record = self._records.get_collection(uuid, select=LOOK) if known is None else known.record
+        return record.get("storage_classes_desired") or ()
+
+    def _local(self, state: State) -> State:
+        """The state with its bytes in blocks of this cluster."""
+        if not isinstance(state, tuple):
+            return state
+        refresh = getattr(self._blocks, "refresh_signature", None)
+        segments = list(known_moves(state).translate(state))
+        for at, segment in enumerate(segments):
+            if refresh is not None and isinstance(segment.source, str) and _REMOTE.match(segment.source):
+                segments[at] = segment._replace(source=refresh(segment.source))
+        return tuple(segments)
+
+    def _look(self, uuid: str) -> Known:
+        """The collection as it is now."""
+        with self._lock:
+            known = self._known.get(uuid)
+        if known is not None:
+            now = self._records.get_collection(uuid, select=["uuid", "portable_data_hash"])
+            if now.get("portable_data_hash") == known.pdh:
+                return known
+        return self._fetch(uuid)
+
+    def _fetch(self, uuid: str) -> Known:
+        record = self._records.get_collection(uuid)
+        known = Known(record, ManifestIndex(str(record.get("manifest_text") or "")))
+        self._remember(uuid, known)
+        return known
+
+    def _remember(self, uuid: str, known: Known) -> None:
+        with self._lock:
+            self._known[uuid] = known
+            self._known.move_to_end(uuid)
+            while len(self._known) > 1 and self._kept_bytes() > KEPT_BYTES:
+                self._known.popitem(last=False)
+
+    def _kept_bytes(self) -> int:
+        """Caller holds the lock."""
+        return sum(len(one.manifest.data) for one in self._known.values())
+
+    def _request(self, batch: Batch, theirs: Known, zero_block: str) -> CommitRequest:
+        """What has to be asked for. What the server may have from us by earlier requests is no conflict."""
+        finder = Finder(theirs.manifest)
+        before: dict[str, State] = {}
+        after: dict[str, State] = {}
+        for path, row in batch.rows.items():
+            before[path], after[path] = row.before, row.after
+            if row.attempted:
+                there = state_at(finder, path)
+                if any(same(there, state) for state in row.attempted):
+                    before[path] = there
+        base = ManifestIndex(manifest_of(before))
+        ours = ManifestIndex(manifest_of(after, zero_block))
+        return commit_request(base, ours, theirs.manifest)
+
+    def _ask(self, uuid: str, request: CommitRequest, theirs: Known) -> Known:
+        """Send the update; gives the collection as it is then."""
+        if not request.replace_files:
+            return theirs
+        fields = {"manifest_text": request.manifest_text} if request.manifest_text else {}
+        if getattr(self._records, "knows_replace_files", True):
+            record = self._records.update_collection(uuid, fields, replace_files=request.replace_files)
+        else:
+            text = with_changes(str(theirs.record.get("manifest_text") or ""), request)
+            record = self._records.update_collection(uuid, {"manifest_text": text})
+        return Known(record, ManifestIndex(str(record.get("manifest_text") or "")))
+
+    def _signed_anew(self, uuid: str, batch: Batch) -> Batch | None:
+        """The batch with new signatures for blocks that the collection has; None if that changes nothing.
+
+        A change can wait longer than the signatures live that its blocks were read with.
+        """
+        index = self._fetch(uuid).manifest
+        rows = {}
+        changed = False
+        for path, row in batch.rows.items():
+            after = row.after
+            if isinstance(after, tuple):
+                fresh = tuple(
+                    Segment(index.signed(source), offset, size)
+                    if isinstance(source, str)
+                    else Segment(source, offset, size)
+                    for source, offset, size in after
+                )
+                changed = changed or fresh != after
+                after = fresh
+            rows[path] = row._replace(after=after)
+        return batch._replace(rows=rows) if changed else None

@@ -1,0 +1,298 @@
+"""The changes that are closed and not yet on the server: rows in memory, and the same rows in a journal.
+
+Used by `WriteBack` (records), the committer (takes, settles, finishes) and `recovery`. One row per path: what
+the server had, what it shall have, and what it may have been told meanwhile. See docs/writeback.md.
+
+Threads: any. One lock guards rows and journal; under it nothing but memory and the local disk is touched.
+"""
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from arvados_fuse.collection.content import Content
+from arvados_fuse.collection.spool import Spool
+from arvados_fuse.writeback.journal import Journal, Line
+from arvados_fuse.writeback.moved import known_moves
+from arvados_fuse.writeback.spool import DiskSpool, Spools
+from arvados_fuse.writeback.states import (
+    PathChange,
+    State,
+    decode,
+    encode,
+    same,
+    spools,
+    unsaved_bytes,
+)
+
+REMEMBERED = 20_000
+"""Paths whose last saved state is remembered for callers that don't know yet that it was saved."""
+
+
+class Row(NamedTuple):
+    """One path.
+
+    before: what the server had last, as far as we know. after: what it shall have. attempted: what it was
+    asked to have, by requests whose outcome may be unknown, or told the caller too late. since: seconds since
+    1970 of the first unsaved change. content: see `PathChange`.
+    """
+
+    before: State
+    after: State
+    attempted: tuple[State, ...]
+    since: float
+    content: Content | None
+
+    def is_needed(self) -> bool:
+        """Whether there is something to tell the server."""
+        return bool(self.attempted) or not same(self.before, self.after)
+
+
+class Batch(NamedTuple):
+    """The rows of one collection at one moment; `number` counts records, for those who wait."""
+
+    uuid: str
+    rows: Mapping[str, Row]
+    number: int
+
+
+class Pending:
+    """All rows of one room. Make it with a journal that is new or was read by `load`."""
+
+    def __init__(self, journal: Journal, spools: Spools) -> None:
+        self.spools = spools
+        self._journal = journal
+        self._lock = threading.Lock()
+        self._rows: dict[str, dict[str, Row]] = {}
+        self._bytes: dict[str, int] = {}
+        self._users: dict[Spool, set[tuple[str, str]]] = {}
+        self._recent: OrderedDict[tuple[str, str], State] = OrderedDict()
+        self._number = 0
+
+    def load(self) -> None:
+        """Read the rows of the journal. Raises SaveFailed, ManifestError."""
+        with self._lock:
+            spool = self.spools.existing
+            for line in self._journal.lines():
+                row = Row(
+                    decode(line.before, spool),
+                    decode(line.after, spool),
+                    tuple(decode(state, spool) for state in line.attempted),
+                    line.since,
+                    None,
+                )
+                self._put(line.uuid, line.path, row)
+
+    # Recording.
+
+    def record(self, uuid: str, changes: Sequence[PathChange]) -> int:
+        """Note changes, all or none; gives their number. Raises NoSpaceError, SaveFailed."""
+        now = time.time()
+        with self._lock:
+            rows = self._rows.get(uuid, {})
+            fresh: dict[str, Row] = {}
+            for change in changes:
+                old = fresh.get(change.path) or rows.get(change.path)
+                fresh[change.path] = self._coalesced(uuid, change, old, now)
+            self._store(uuid, fresh)
+            self._number += 1
+            return self._number
+
+    def _coalesced(self, uuid: str, change: PathChange, old: Row | None, now: float) -> Row:
+        after = self._kept(change.after)
+        if old is not None:
+            return Row(old.before, after, old.attempted, old.since, change.content)
+        # The caller may not have heard yet that this path was saved.
+        saved = (uuid, change.path) in self._recent
+        attempted = (self._recent[uuid, change.path],) if saved else ()
+        return Row(_without_spools(change.before), after, attempted, now, change.content)
+
+    def _kept(self, state: State) -> State:
+        """The state with its bytes in blocks where they are already, and else in spools of ours."""
+        if not isinstance(state, tuple):
+            return state
+        moves = known_moves(state)
+        foreign = [
+            segment
+            for segment in state
+            if segment.is_unsaved
+            and not (isinstance(segment.source, DiskSpool) and segment.source.is_of(self.spools))
+        ]
+        if foreign:
+            moves.copy(foreign, self.spools.new())
+        return tuple(moves.translate(state))
+
+    def _store(self, uuid: str, fresh: Mapping[str, Row]) -> None:
+        """Write rows to the journal, then to memory; those that are not needed are removed."""
+        rows = self._rows.get(uuid, {})
+        needed = {path: row for path, row in fresh.items() if row.is_needed()}
+        gone = [path for path in fresh if path not in needed and path in rows]
+        self._journal.write(
+            (_line(uuid, path, row) for path, row in needed.items()), [(uuid, path) for path in gone]
+        )
+        for path, row in needed.items():
+            self._put(uuid, path, row)
+        for path in gone:
+            self._drop(uuid, path)
+
+    def _put(self, uuid: str, path: str, row: Row) -> None:
+        self._drop(uuid, path)
+        self._rows.setdefault(uuid, {})[path] = row
+        self._bytes[uuid] = self._bytes.get(uuid, 0) + unsaved_bytes(row.after)
+        for spool in spools(row.after):
+            self._users.setdefault(spool, set()).add((uuid, path))
+
+    def _drop(self, uuid: str, path: str) -> None:
+        rows = self._rows.get(uuid)
+        row = rows.pop(path, None) if rows else None
+        if rows is None or row is None:
+            return
+        self._bytes[uuid] -= unsaved_bytes(row.after)
+        if not rows:
+            del self._rows[uuid]
+            del self._bytes[uuid]
+        for spool in spools(row.after):
+            users = self._users[spool]
+            users.discard((uuid, path))
+            if not users:
+                del self._users[spool]
+
+    # Saving.
+
+    def take(self, uuid: str) -> Batch:
+        """The rows of a collection as they are now."""
+        with self._lock:
+            return Batch(uuid, dict(self._rows.get(uuid, {})), self._number)
+
+    def settle(self, stored: Iterable[Spool]) -> None:
+        """Ranges of these spools came into blocks: let rows and contents point there. Raises NoSpaceError."""
+        with self._lock:
+            keys = sorted({key for spool in stored for key in self._users.get(spool, ())})
+            fresh: dict[str, dict[str, Row]] = {}
+            for uuid, path in keys:
+                row = self._rows[uuid][path]
+                fresh.setdefault(uuid, {})[path] = row._replace(after=_settled(row.after))
+            for uuid, rows in fresh.items():
+                self._store(uuid, rows)
+            contents = [row.content for rows in fresh.values() for row in rows.values() if row.content]
+        for content in contents:
+            content.settle(known_moves(content.snapshot()[0]))
+
+    def mark_attempted(self, batch: Batch) -> None:
+        """The server is about to be asked for the batch: from now on it may have it. Raises NoSpaceError."""
+        with self._lock:
+            current = self._rows.get(batch.uuid, {})
+            fresh = {}
+            for path, taken in batch.rows.items():
+                row = current.get(path, taken._replace(after=taken.before))
+                if not any(same(state, taken.after) for state in row.attempted):
+                    fresh[path] = row._replace(attempted=(*row.attempted, taken.after))
+            self._store(batch.uuid, fresh)
+
+    def finish(self, batch: Batch) -> None:
+        """The server has the batch: drop the rows that are still the same, and base the others on it."""
+        with self._lock:
+            current = self._rows.get(batch.uuid, {})
+            fresh = {}
+            now = time.time()
+            for path, taken in batch.rows.items():
+                row = current.get(path)
+                after = taken.before if row is None else row.after
+                content = None if row is None else row.content
+                fresh[path] = Row(taken.after, after, (), now, content)
+            self._store(batch.uuid, fresh)
+            for path, taken in batch.rows.items():
+                self._recent[batch.uuid, path] = taken.after
+                self._recent.move_to_end((batch.uuid, path))
+            while len(self._recent) > REMEMBERED:
+                self._recent.popitem(last=False)
+
+    def discard(self, uuid: str) -> None:
+        """Forget all changes of one collection."""
+        with self._lock:
+            paths = list(self._rows.get(uuid, ()))
+            self._journal.write((), [(uuid, path) for path in paths])
+            for path in paths:
+                self._drop(uuid, path)
+
+    def drop(self, uuid: str, paths: Iterable[str]) -> None:
+        """Forget single changes."""
+        with self._lock:
+            gone = list(paths)
+            self._journal.write((), [(uuid, path) for path in gone])
+            for path in gone:
+                self._drop(uuid, path)
+
+    # Looking.
+
+    @property
+    def number(self) -> int:
+        """How often was recorded."""
+        return self._number
+
+    def uuids(self) -> list[str]:
+        """Collections with unsaved changes."""
+        with self._lock:
+            return list(self._rows)
+
+    def has(self, uuid: str, path: str | None = None) -> bool:
+        """Whether a collection, or one path of it, has unsaved changes."""
+        with self._lock:
+            rows = self._rows.get(uuid)
+            return bool(rows) if path is None else bool(rows) and path in (rows or {})
+
+    def states(self, uuid: str) -> dict[str, State]:
+        """Unsaved paths and what they shall be."""
+        with self._lock:
+            return {path: row.after for path, row in self._rows.get(uuid, {}).items()}
+
+    def rows(self, uuid: str) -> dict[str, Row]:
+        """Unsaved paths and all that is known of them."""
+        with self._lock:
+            return dict(self._rows.get(uuid, {}))
+
+    def amount(self, uuid: str) -> tuple[int, int]:
+        """Number of unsaved paths of a collection, and of bytes that are in no block yet."""
+        with self._lock:
+            return len(self._rows.get(uuid, ())), self._bytes.get(uuid, 0)
+
+    def close(self) -> None:
+        """Close journal and spools; what is in them stays."""
+        with self._lock:
+            self._journal.close()
+        self.spools.close()
+
+    def check(self) -> None:
+        """Assert the invariants (for tests)."""
+        with self._lock:
+            stored = {(line.uuid, line.path): line for line in self._journal.lines()}
+            count = 0
+            for uuid, rows in self._rows.items():
+                assert rows
+                assert self._bytes[uuid] == sum(unsaved_bytes(row.after) for row in rows.values())
+                for path, row in rows.items():
+                    count += 1
+                    assert row.is_needed()
+                    assert not spools(row.before)
+                    line = _line(uuid, path, row)
+                    assert stored[uuid, path] == line
+                    for spool in spools(row.after):
+                        assert (uuid, path) in self._users[spool]
+            assert count == len(stored)
+
+
+def _line(uuid: str, path: str, row: Row) -> Line:
+    attempted = [encode(state) for state in row.attempted]
+    return Line(uuid, path, encode(row.before), encode(row.after), attempted, row.since)
+
+
+def _settled(state: State) -> State:
+    return tuple(known_moves(state).translate(state)) if isinstance(state, tuple) else state
+
+
+def _without_spools(state: State) -> State:
+    """What the server has is in blocks. A state of which we don't know where is not what it has."""
+    settled = _settled(state)
+    return None if unsaved_bytes(settled) else settled

@@ -1,0 +1,116 @@
+"""Directories of mounts: each mount has its own room, with a lock file, a journal and a directory of spools.
+
+Used by `WriteBack` and `recovery`. A room whose lock nobody holds is a leftover of a dead mount. Rooms are
+made and looked at under a lock of their parent, held for moments, so that nobody sees half a room.
+
+Threads: any; a `Room` belongs to one owner.
+"""
+
+import contextlib
+import fcntl
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from arvados_fuse.writeback.journal import FILE_NAME
+from arvados_fuse.writeback.spool import disk_error
+
+LOCK, SPOOLS = "lock", "spool"
+
+
+class Room:
+    """A room that this process has locked."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self._descriptor = descriptor
+
+    @classmethod
+    def create(cls, parent: Path) -> "Room":
+        """A new room, readable by nobody else. Raises NoSpaceError, SaveFailed."""
+        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+        path = parent / f"{stamp}-{os.getpid()}-{secrets.token_hex(4)}"
+        try:
+            parent.mkdir(0o700, parents=True, exist_ok=True)
+            with _gate(parent):
+                path.mkdir(0o700)
+                (path / SPOOLS).mkdir(0o700)
+                descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise disk_error(error, str(path)) from error
+        return cls(path, descriptor)
+
+    @property
+    def journal(self) -> Path:
+        """Where the journal is."""
+        return self.path / FILE_NAME
+
+    @property
+    def spools(self) -> Path:
+        """Where the spools are."""
+        return self.path / SPOOLS
+
+    def release(self) -> None:
+        """Let others have it."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def remove(self) -> None:
+        """Remove the room with all that is in it, the journal first, so that no row outlives its bytes."""
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{self.journal}{suffix}").unlink(missing_ok=True)
+        with _gate(self.path.parent):
+            shutil.rmtree(self.path, ignore_errors=True)
+            self.release()
+
+
+def leftovers(parent: Path) -> list[Room]:
+    """The rooms of dead mounts, locked by us from now on, oldest first; live ones are not among them.
+
+    A room that cannot be opened (another user's) is passed over.
+    """
+    if not parent.is_dir():
+        return []
+    found = []
+    with _gate(parent):
+        for path in sorted(path for path in parent.iterdir() if path.is_dir()):
+            room = _take(path)
+            if room is not None:
+                found.append(room)
+    return found
+
+
+def room_at(path: Path) -> Room | None:
+    """One dead room; None when it is not there, or alive."""
+    if not path.is_dir():
+        return None
+    with _gate(path.parent):
+        return _take(path)
+
+
+def _take(path: Path) -> Room | None:
+    descriptor = -1
+    try:
+        descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        if descriptor >= 0:
+            os.close(descriptor)
+        return None
+    return Room(path, descriptor)
+
+
+@contextlib.contextmanager
+def _gate(parent: Path) -> Iterator[None]:
+    """Hold the lock of the directory of all rooms."""
+    descriptor = os.open(parent / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,242 @@
+"""`WriteBack`: changes of collections, kept safe here until they are on the server.
+
+Used by the tree, which records what was closed, and wired by `cli/build.py`. `open` it, `start` it (after the
+fork), `adopt` what dead mounts left, and `close` it at the end. What is promised when: docs/writeback.md.
+
+Threads: every method may be called from any thread. `relieve` and `save` may wait, each with a deadline;
+`record` waits for the local disk only. Callers must hold no lock that the sink of `Saved` needs.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from arvados_fuse.collection.content import Content
+from arvados_fuse.collection.spool import Spool
+from arvados_fuse.collection.stores import BlockStore, RecordStore
+from arvados_fuse.reporting.counters import Counters
+from arvados_fuse.writeback.commit import Commits
+from arvados_fuse.writeback.committer import Committer
+from arvados_fuse.writeback.journal import Journal, Owner
+from arvados_fuse.writeback.pending import Pending
+from arvados_fuse.writeback.recovery import Adoption, Taken, take_over
+from arvados_fuse.writeback.relief import Relief
+from arvados_fuse.writeback.rooms import Room
+from arvados_fuse.writeback.spool import Spools
+from arvados_fuse.writeback.states import PathChange, State
+from arvados_fuse.writeback.status import Limits, Sink, Status
+from arvados_fuse.writeback.uploads import Uploads
+
+logger = logging.getLogger("arvados.writeback")
+
+PROGRESS_EVERY = 0.2
+"""Seconds between two calls for progress while closing."""
+
+LAST_WORDS = 2.0
+"""Seconds that closing waits for requests under way after its time is over."""
+
+
+class WriteBack:
+    """See the module."""
+
+    def __init__(
+        self,
+        directory: Path,
+        room: Room,
+        pending: Pending,
+        uploads: Uploads,
+        committer: Committer,
+        relief: Relief,
+        owner: Owner,
+    ) -> None:
+        self._directory = directory
+        self._room = room
+        self._pending = pending
+        self._uploads = uploads
+        self._committer = committer
+        self._relief = relief
+        self._owner = owner
+        self._taken: list[Taken] = []
+        self._lock = threading.Lock()
+        self._closed = False
+
+    @classmethod
+    def open(
+        cls,
+        directory: Path,
+        *,
+        owner: Owner,
+        records: RecordStore,
+        blocks: BlockStore,
+        saved: Sink,
+        limits: Limits | None = None,
+        counters: Counters | None = None,
+    ) -> "WriteBack":
+        """Make a room of our own below `directory` (made if need be, for its owner only).
+
+        saved: gets a `Saved` after every successful save. Raises NoSpaceError, SaveFailed.
+        """
+        limits = limits or Limits()
+        counters = counters or Counters()
+        room = Room.create(directory)
+        try:
+            journal = Journal.create(room.journal, owner, time.time())
+        except BaseException:
+            room.remove()
+            raise
+        spools = Spools(room.spools)
+        pending = Pending(journal, spools)
+
+        def stored(of: Sequence[Spool]) -> None:
+            for one in committer.rooms():
+                one.settle(of)
+
+        uploads = Uploads(blocks, stored, counters, threads=limits.blocks)
+        committer = Committer(Commits(records, blocks, uploads, saved, counters), limits)
+        committer.add_room(pending)
+        return cls(
+            directory,
+            room,
+            pending,
+            uploads,
+            committer,
+            Relief(spools, uploads, committer, limits),
+            owner,
+        )
+
+    def start(self) -> None:
+        """Begin to save; after the fork."""
+        self._uploads.start()
+        self._committer.start()
+
+    def adopt(self) -> Adoption:
+        """Take over what dead mounts of the same owner left below the same directory: it is being saved from
+        now on.
+
+        Doesn't wait for that: `save(None, ...)` does. Changes of a collection that were left behind go before
+        new ones.
+        """
+        taken, foreign = take_over(self._directory, self._owner)
+        for one in taken:
+            logger.info("%s: saving %d paths that a mount left behind", one.leftover.path, one.leftover.paths)
+            with self._lock:
+                self._taken.append(one)
+            self._committer.add_room(one.pending, lambda one=one: self._emptied(one))  # type: ignore[misc]
+        return Adoption([one.leftover for one in taken], foreign)
+
+    def _emptied(self, taken: Taken) -> None:
+        with self._lock:
+            self._taken.remove(taken)
+        taken.pending.close()
+        taken.room.remove()
+
+    # While files are written.
+
+    def new_spool(self) -> Spool:
+        """Where written bytes go (a `SpoolFactory`); its `append` raises NoSpaceError."""
+        return self._pending.spools.new()
+
+    def relieve(self, content: Content, classes: Sequence[str] = ()) -> None:
+        """To be called after writes: full blocks of `content` leave in the background, in `classes`.
+
+        Waits while too much is unsaved. Raises NoSpaceError when that takes too long (`Limits.patience`).
+        """
+        self._relief.relieve(content, classes)
+
+    # When they are closed.
+
+    def record(self, uuid: str, changes: Sequence[PathChange]) -> None:
+        """Note changes of one collection, all or none: durable against the end of this process on return.
+
+        A path that has an unsaved change keeps its `before`; a change back to that is no change any more.
+        Raises NoSpaceError, SaveFailed.
+        """
+        if changes:
+            self._pending.record(uuid, changes)
+            self._committer.changed(self._pending, uuid)
+
+    def save(self, uuid: str | None, *, deadline: float) -> None:
+        """Wait until everything recorded so far, of one collection or of all, is on the server.
+
+        deadline: seconds. Raises at once when the server refuses, and at the deadline else: AccessDenied,
+        QuotaExceeded, NoSpaceError, Unreachable, or SaveFailed for any other reason. The data stays in the
+        journal, and is tried again.
+        """
+        self._committer.wait(uuid, deadline)
+
+    def retry(self) -> None:
+        """Try now what was refused or not answered."""
+        self._committer.retry()
+
+    def discard(self, uuid: str) -> None:
+        """Forget all unsaved changes of one collection. Raises NoSpaceError, SaveFailed."""
+        self._committer.discard(uuid)
+
+    # How it stands.
+
+    def pending(self, uuid: str) -> dict[str, State]:
+        """Unsaved paths of a collection, those of dead mounts too, and what they shall be."""
+        found: dict[str, State] = {}
+        for room in self._committer.rooms():
+            found.update(room.states(uuid))
+        return found
+
+    def is_pending(self, uuid: str, path: str) -> bool:
+        """Whether a path has an unsaved change."""
+        return any(room.has(uuid, path) for room in self._committer.rooms())
+
+    def status(self) -> Status:
+        """What is unsaved, and why."""
+        collections = tuple(self._committer.unsaved())
+        return Status(
+            files=sum(one.paths for one in collections),
+            bytes=sum(one.bytes for one in collections),
+            spool=sum(room.spools.bytes for room in self._committer.rooms()),
+            collections=collections,
+        )
+
+    # The end.
+
+    def close(self, *, timeout: float, progress: Callable[[Status], None] | None = None) -> Status:
+        """Save what is unsaved, for at most so many seconds; gives what is left and stays in the journal.
+
+        progress: called several times a second meanwhile. Ends earlier when all that is left is refused. A
+        second call does nothing but tell.
+        """
+        with self._lock:
+            if self._closed:
+                return self.status()
+        self._drain(timeout, progress)
+        status = self.status()
+        with self._lock:
+            self._closed = True
+        self._uploads.close()
+        if not self._committer.close(LAST_WORDS):
+            # Requests under way may still end well: the journal and its lock stay ours until we are gone.
+            logger.warning("a request to save is still under way")
+            return status
+        status = self.status()
+        for one in self._taken:
+            one.pending.close()
+            one.room.release()
+        empty = not self._pending.uuids()
+        self._pending.close()
+        if empty:
+            self._room.remove()
+        else:
+            self._room.release()
+        return status
+
+    def _drain(self, timeout: float, progress: Callable[[Status], None] | None) -> None:
+        ends = time.monotonic() + timeout
+        self._committer.retry()
+        started = self._committer.attempts()
+        while True:
+            self._committer.hurry()
+            if progress is not None:
+                progress(self.status())
+            if self._committer.is_done(started) or time.monotonic() >= ends:
+                return
+            self._committer.pause(min(PROGRESS_EVERY, max(0.0, ends - time.monotonic())))
