@@ -8,14 +8,16 @@ from typing import NamedTuple
 
 from arvados_fuse.errors import NotFoundError, SetupError
 from arvados_fuse.tree.collection_nodes import CollectionRoot
-from arvados_fuse.tree.collection_state import PDH, CollectionState
+from arvados_fuse.tree.collection_state import CollectionState
 from arvados_fuse.tree.context import Context
+from arvados_fuse.tree.keep_manifest import LOCATOR, keep_origin
 from arvados_fuse.tree.listed import GROUP_CLASSES, FixedDirectory, ListedDirectory, ListingRef
 from arvados_fuse.tree.listing import Entry, Listing
 from arvados_fuse.tree.magic import COLLECTION_UUID, GROUP_UUID, MagicRef, MagicSource, readme
 from arvados_fuse.tree.nodes import DirectoryNode, Text
 from arvados_fuse.tree.projects import SharedSource, project_ref
 from arvados_fuse.tree.tags import TagsSource
+from arvados_fuse.tree.tmp import TmpRef
 
 
 class Place(NamedTuple):
@@ -35,7 +37,7 @@ def build_root(context: Context, mode: str, target: str = "", places: Sequence[P
     if mode == "project":
         return _project(context, target)
     if mode == "custom":
-        return FixedDirectory(context, {place.name: _entry(context, place.kind) for place in places})
+        return FixedDirectory(context, {place.name: _place(context, place) for place in places})
     if mode == "all":
         return FixedDirectory(context, _all(context))
     if mode in ("by_id", "by_pdh"):
@@ -63,6 +65,11 @@ def _all(context: Context) -> dict[str, Entry]:
     }
 
 
+def _place(context: Context, place: Place) -> Entry:
+    """The directory of a custom layout; each tmp collection is one of its own."""
+    return TmpRef(context, place.name) if place.kind == "tmp" else _entry(context, place.kind)
+
+
 def _entry(context: Context, kind: str) -> Entry:
     """The directory for one kind, as an entry of the root (or the root itself)."""
     makers: dict[str, Callable[[Context], Entry]] = {
@@ -73,7 +80,7 @@ def _entry(context: Context, kind: str) -> Entry:
         "by_pdh": lambda context: _magic(context, hashes_only=True),
     }
     if kind not in makers:
-        raise SetupError(f"a {kind!r} directory is not available on a read-only mount")
+        raise SetupError(f"there is no {kind!r} directory")
     return makers[kind](context)
 
 
@@ -95,9 +102,12 @@ def _ids(context: Context, mode: str) -> DirectoryNode:
 
 
 def _collection(context: Context, target: str) -> DirectoryNode:
-    if not PDH.fullmatch(target) and not COLLECTION_UUID.fullmatch(target):
+    by_hash = LOCATOR.fullmatch(target)
+    if not by_hash and not COLLECTION_UUID.fullmatch(target):
         raise SetupError(f"{target!r} is neither a collection's uuid nor a portable data hash.")
-    state = context.collection(target, lambda: CollectionState(context, target))
+    origin = keep_origin(context, target) if by_hash else None
+    target = by_hash[1] if by_hash else target  # a signature is not for messages
+    state = context.collection(target, lambda: CollectionState(context, target, origin=origin))
     try:
         state.current()
     except NotFoundError as error:
