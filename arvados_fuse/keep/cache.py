@@ -9,17 +9,21 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 
-from arvados_fuse.errors import ArvadosFuseError, InvalidArgument, Unreachable
+from arvados_fuse.errors import ArvadosFuseError, InvalidArgument, NoSpaceError, NotSupported, Unreachable
 from arvados_fuse.keep.connections import ConnectionPool
 from arvados_fuse.keep.dispatch import CARRIERS, Dispatcher
 from arvados_fuse.keep.flight import Abandoned, Flight, Watcher
 from arvados_fuse.keep.locator import Locator
+from arvados_fuse.keep.pins import SHARE, Pin, Pins, size_of
 from arvados_fuse.keep.reader import Reader
 from arvados_fuse.keep.services import ServiceDirectory, ServiceTable
 from arvados_fuse.keep.store import Held, Store
 from arvados_fuse.keep.transfer import BlockReplaced, Timeouts, Transfers
 from arvados_fuse.keep.upload import Uploader
 from arvados_fuse.reporting.counters import Counters
+
+PRELOAD_STEP = 0.1
+"""Seconds after which a preload that made way tries again, or sees that it was stopped."""
 
 WAIT_STEP = 0.25
 """Seconds after which a reader whose block has not started sees again who can make way."""
@@ -118,6 +122,54 @@ class BlockCache:
         ...`).
         """
         return self._uploader.put(data, storage_classes=storage_classes)
+
+    # Before anybody reads
+
+    def preload(self, locator: str, stopping: threading.Event) -> bool:
+        """Have the whole block here, fetched when nobody who reads needs the line; False if stopped before.
+
+        Raises what `read` raises.
+        """
+        parsed, flight, lost = Locator.parse(locator), None, 0
+        while not stopping.is_set():
+            if flight is None:
+                if parsed.size == 0 or self._store.reopen(parsed.md5, parsed.size) is not None:
+                    self._store.adopt(parsed.md5, parsed.size)
+                    return True
+                if lost == LOST_TRIES:
+                    text = f"block {parsed.stripped} does not stay in the cache: it is too small for all this"
+                    raise NoSpaceError(text, subject=parsed.stripped)
+                flight = self._dispatcher.join(parsed, locator, demanded=False)
+                flight.kept = True
+            try:
+                if flight.landed(PRELOAD_STEP):
+                    flight, lost = None, lost + 1
+            except Abandoned:  # it made way
+                flight = None
+                stopping.wait(PRELOAD_STEP)
+        if flight is not None:
+            self._dispatcher.unwanted(parsed.md5)
+        return False
+
+    def room_for(self, blocks: Iterable[str]) -> None:
+        """Raise NoSpaceError unless all these (`md5+size`) can be in the cache together."""
+        total = sum(map(size_of, set(blocks)))
+        if total > self._store.limit:
+            raise NoSpaceError(
+                f"the cache holds {self._store.limit:,} bytes, not the {total:,} of this: make it larger "
+                "(--file-cache)"
+            )
+
+    @property
+    def pins(self) -> Pins | None:
+        """What is pinned; None where nothing can be."""
+        return self._store.pins
+
+    def pin(self, pin: Pin, manifest: str) -> None:
+        """Keep blocks from eviction; see `Pins.add`. Raises NoSpaceError, NotSupported."""
+        if self._store.pins is None:
+            raise NotSupported("blocks in memory (--ram-cache) can't be pinned")
+        self._store.pins.add(pin, manifest, int(self._store.limit * SHARE))
 
     # For readers
 

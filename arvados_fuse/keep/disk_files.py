@@ -41,11 +41,21 @@ class FoundBlock(NamedTuple):
     size: int
     accessed: float
     modified: float
+    pinned: bool
 
 
 def block_path(directory: Path, md5: str) -> str:
     """Where the block's file is, in the shared layout."""
     return f"{directory}/{md5[:3]}/{md5}{SUFFIX}"
+
+
+def pin_path(directory: Path, md5: str, size: int) -> str:
+    """Where the second name of a pinned block is (see `pins`)."""
+    return f"{directory}/pins/blocks/{md5}+{size}"
+
+
+def _is_pinned(directory: Path, md5: str, status: os.stat_result) -> bool:
+    return status.st_nlink > 1 and os.path.lexists(pin_path(directory, md5, status.st_size))
 
 
 def open_block(directory: Path, md5: str) -> FileContent | None:
@@ -71,9 +81,11 @@ def open_block(directory: Path, md5: str) -> FileContent | None:
         return None
 
 
-def delete_block(directory: Path, md5: str, held: FileContent | None) -> Literal["deleted", "busy", "gone"]:
-    """Delete a block file unless another process reads it; `held` is this process's open file of it, if
-    any.
+def delete_block(
+    directory: Path, md5: str, held: FileContent | None, *, damaged: bool = False
+) -> Literal["deleted", "busy", "gone", "pinned"]:
+    """Delete a block file unless another process reads it or, if it is not damaged, it is pinned; `held` is
+    this process's open file of it, if any.
     """
     content = held or open_block(directory, md5)
     path = block_path(directory, md5)
@@ -84,6 +96,8 @@ def delete_block(directory: Path, md5: str, held: FileContent | None) -> Literal
         try:
             if os.stat(path, follow_symlinks=False).st_ino != os.fstat(content.fd).st_ino:
                 return "gone"  # replaced meanwhile; the new file is for the next scan to see
+            if not damaged and _is_pinned(directory, md5, os.fstat(content.fd)):
+                return "pinned"
             os.unlink(path)
         finally:
             fcntl.flock(content.fd, fcntl.LOCK_SH)  # readers of ours may go on with it
@@ -198,7 +212,8 @@ def scan(directory: Path) -> Iterator[FoundBlock]:
                     status = entry.stat(follow_symlinks=False)
                     if _BLOCK_NAME.fullmatch(entry.name) and stat.S_ISREG(status.st_mode):
                         md5 = entry.name[:32]
-                        yield FoundBlock(md5, status.st_size, status.st_atime, status.st_mtime)
+                        pinned = _is_pinned(directory, md5, status)
+                        yield FoundBlock(md5, status.st_size, status.st_atime, status.st_mtime, pinned)
                     elif entry.name.startswith("tmp") and time.time() - status.st_mtime > LEFTOVER_SECONDS:
                         _remove_leftover(entry.path)
         except OSError:  # the folder or a file went away, or is another user's

@@ -1,16 +1,50 @@
-"""The thread beside `DiskStore`: scans the directory, keeps the size, lets go of files that nobody reads.
+"""The thread beside `DiskStore`: scans the directory, keeps the size, lets go of files that nobody reads. And
+what the store says when the disk fails.
 
 Used by `keep.disk_store` only. Threads: runs its own; calls the store as any other thread may.
 """
 
 import logging
 import threading
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 logger = logging.getLogger("arvados.keep")
 
 PASS_SECONDS = 60.0
 """Other processes write to the directory too: it is scanned again after so long."""
+
+
+WARN_SECONDS = 60.0
+"""The same trouble with the disk is told once in this time."""
+
+
+class Trouble:
+    """Trouble with the disk, told once a minute."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._lock = threading.Lock()
+        self._text = ""
+        self._when = 0.0
+
+    def lately(self) -> bool:
+        """Whether there was some."""
+        return bool(self._text) and time.monotonic() - self._when < WARN_SECONDS
+
+    def tell(self, error: OSError) -> None:
+        """There is now."""
+        text = (
+            f"the block cache in {self._directory} can't be written ({error.strerror}): using memory instead"
+        )
+        now = time.monotonic()
+        with self._lock:
+            quiet = self._text == text and now - self._when < WARN_SECONDS
+            if not quiet:
+                self._text, self._when = text, now
+        if not quiet:
+            logger.warning("%s", text)
 
 
 class DiskKeeper:

@@ -10,7 +10,6 @@ import errno
 import logging
 import resource
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,7 +18,8 @@ from arvados_fuse.keep import disk_files
 from arvados_fuse.keep.content import Content, FileContent
 from arvados_fuse.keep.disk_block import DiskBlock, DiskSink
 from arvados_fuse.keep.disk_files import FoundBlock, TemporaryBlock
-from arvados_fuse.keep.disk_keeper import DiskKeeper
+from arvados_fuse.keep.disk_keeper import DiskKeeper, Trouble
+from arvados_fuse.keep.pins import Pins
 from arvados_fuse.keep.ram_store import RamSink, RamStore
 from arvados_fuse.keep.replacement import Replacement
 from arvados_fuse.keep.store import SMALLEST_LIMIT, Held
@@ -29,9 +29,6 @@ logger = logging.getLogger("arvados.keep")
 
 SCAN_BYTES = 1024 * 1024 * 1024
 """The directory is scanned again after this process wrote so much, or an eighth of the limit."""
-
-WARN_SECONDS = 60.0
-"""The same trouble with the disk is told once in this time."""
 
 OPEN_FILES = 512
 """At most so many block files open, and at most a quarter of what the process may open."""
@@ -68,6 +65,8 @@ class DiskStore:
         self._automatic = limit == 0
         self.counters = counters or Counters()
         self.spill = RamStore(spill_limit, counters=self.counters, blocks=self.blocks)
+        self._pins = Pins(directory)
+        self.pins: Pins | None = self._pins
         self._open_files = open_files
         self._lock = threading.Lock()
         self._known: dict[str, DiskBlock] = {}
@@ -75,7 +74,7 @@ class DiskStore:
         self._open: OrderedDict[str, DiskBlock] = OrderedDict()
         self._arriving = 0
         self._written = 0
-        self._warned: tuple[str, float] = ("", 0.0)
+        self._trouble = Trouble(directory)
         self._keeper = DiskKeeper(self.look_after)
 
     def start(self) -> None:
@@ -101,16 +100,18 @@ class DiskStore:
     # Reading
 
     def room(self) -> int:
-        """Three quarters of the limit: the rest is for what is read. While the disk fails, that of memory."""
-        room = self.limit * 3 // 4
-        told, when = self._warned
-        if told and time.monotonic() - when < WARN_SECONDS:
-            return min(room, self.spill.room())
-        return room
+        """Three quarters of the limit less pinned blocks: the rest is for what is read. While the disk fails,
+        that of memory.
+        """
+        room = self._unpinned() * 3 // 4
+        return min(room, self.spill.room()) if self._trouble.lately() else room
 
     def budget(self) -> int:
-        """A quarter of the limit."""
-        return self.limit // 4
+        """A quarter of the limit less pinned blocks."""
+        return self._unpinned() // 4
+
+    def _unpinned(self) -> int:
+        return max(0, self.limit - self._order.pinned_total)
 
     def usage(self) -> int:
         """Bytes on disk that are known of, and those on their way."""
@@ -131,7 +132,7 @@ class DiskStore:
         spilled = self.spill.reopen(md5, size)
         if spilled is not None:
             return spilled
-        file = self._open_file(md5)
+        file = self._open_file(md5, size)
         if file is None:
             self._forget(md5)
             return None
@@ -143,8 +144,9 @@ class DiskStore:
 
     def unchecked(self, md5: str, size: int) -> FileContent | None:
         """The file as it is found, whatever is in it; one of a wrong size is removed at once."""
-        file = self._open_file(md5)
+        file = self._open_file(md5, size)
         if file is not None and file.size != size:
+            self._pins.spoil(md5, size)
             self.reject(md5, file)
             return None
         return file
@@ -156,6 +158,7 @@ class DiskStore:
             return False
         disk_files.mark_checked(content)
         self._install(md5, content)
+        self.adopt(md5, content.size)
         self.evict()
         return True
 
@@ -167,7 +170,14 @@ class DiskStore:
             "cached block %s is damaged (%d bytes on disk): removed from the cache", md5, content.size
         )
         self._forget(md5)
-        disk_files.delete_block(self.directory, md5, content)
+        self._pins.spoil(md5, content.size)
+        disk_files.delete_block(self.directory, md5, content, damaged=True)
+
+    def adopt(self, md5: str, size: int) -> None:
+        """A block is here and checked: never evict it, if it is pinned."""
+        if self._pins.adopt(md5, size):
+            with self._lock:
+                self._order.pin(md5)
 
     # Writing
 
@@ -188,6 +198,7 @@ class DiskStore:
         # In this order: counted twice for a moment, never not at all, or others would not make room.
         self._install(md5, file).high = high
         self.settled(file.size)
+        self.adopt(md5, file.size)
         with self._lock:
             self._written += file.size
             overdue = self._written >= min(SCAN_BYTES, self.limit // 8)
@@ -203,18 +214,8 @@ class DiskStore:
         """Tell that the disk failed, not more often than once a minute; free space if that is what is
         missing.
         """
-        text = (
-            f"the block cache in {self.directory} can't be written ({error.strerror}): using memory instead"
-        )
-        now = time.monotonic()
-        with self._lock:
-            told, when = self._warned
-            quiet = told == text and now - when < WARN_SECONDS
-            if not quiet:
-                self._warned = (text, now)
         self.counters.add("cache.trouble")
-        if not quiet:
-            logger.warning("%s", text)
+        self._trouble.tell(error)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             self.evict(goal=self.usage() - 2 * SMALLEST_LIMIT)
 
@@ -236,10 +237,11 @@ class DiskStore:
             if block is None:
                 continue
             outcome = disk_files.delete_block(self.directory, md5, block.file)
-            if outcome == "busy":
-                busy += 1
+            if outcome in ("busy", "pinned"):
+                busy += outcome == "busy"
                 with self._lock:
                     self._order.touch(md5)  # another process reads it: the next pass tries others first
+                    self._order.pin(md5, outcome == "pinned")
             else:
                 self._forget(md5, evicted=True)
                 self.counters.add("cache.evicted")
@@ -263,6 +265,7 @@ class DiskStore:
     def look_after(self) -> None:
         """One pass of the keeper: scan, close what is idle, hold the limit."""
         self._written = 0
+        self._pins.restore_all()
         self._merge(list(disk_files.scan(self.directory)))
         self._choose_limit()
         self._rest()
@@ -273,7 +276,7 @@ class DiskStore:
         """Raise AssertionError when an invariant is broken; for tests."""
         with self._lock:
             self._order.check()
-            assert set(self._order.coldest()) == set(self._known)
+            assert set(self._order.keys()) == set(self._known)
             assert {md5 for md5, block in self._known.items() if block.file is not None} == set(self._open)
             assert len(self._open) <= self._open_files
             assert self._arriving >= 0
@@ -293,6 +296,7 @@ class DiskStore:
                     known = self._known[one.md5] = DiskBlock(self, one.md5, one.size)
                     used_again = one.accessed - one.modified > USED_AGAIN_SECONDS
                     self._order.add(one.md5, one.size, protected=used_again, cold=True)
+                self._order.pin(one.md5, one.pinned)
 
     def _choose_limit(self) -> None:
         if not self._automatic:
@@ -322,9 +326,12 @@ class DiskStore:
             if file is not None:
                 disk_files.note_use(file)
 
-    def _open_file(self, md5: str) -> FileContent | None:
+    def _open_file(self, md5: str, size: int) -> FileContent | None:
         try:
-            return disk_files.open_block(self.directory, md5)
+            found = disk_files.open_block(self.directory, md5)
+            if found is None and self._pins.restore(md5, size):
+                found = disk_files.open_block(self.directory, md5)
+            return found
         except OSError:  # no descriptors left: half of ours will do for a while
             with self._lock:
                 files = [self._shut(self._open.popitem(last=False)[1]) for _ in range(len(self._open) // 2)]

@@ -76,6 +76,8 @@ class Flight:
         may be the same reader's next blocks."""
         self.ahead_for = 0 if demanded else 1
         """Readers it is read ahead for."""
+        self.kept = False
+        """Somebody wants the whole block, but waits for it behind all others."""
         self.started = False
         """A thread carries it; set by the dispatcher."""
         self.stopping = False
@@ -136,6 +138,19 @@ class Flight:
             if self._error is not None:
                 raise self._error
             return self.released >= end
+
+    def landed(self, seconds: float) -> bool:
+        """Wait at most so long for its end, without taking part in who goes first; True when it is checked.
+
+        Raises the error that ended the flight, or Abandoned.
+        """
+        with self._moved:
+            self._moved.wait_for(
+                lambda: self._error is not None or self.released >= self.locator.size, seconds
+            )
+            if self._error is not None:
+                raise self._error
+            return self.released >= self.locator.size
 
     def is_active(self, now: float) -> bool:
         """Somebody reads it just now (`now`: monotonic seconds)."""

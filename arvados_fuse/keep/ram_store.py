@@ -7,6 +7,7 @@ import threading
 from collections.abc import MutableMapping
 
 from arvados_fuse.keep.content import Content, MemoryContent
+from arvados_fuse.keep.pins import Pins
 from arvados_fuse.keep.replacement import Replacement
 from arvados_fuse.keep.store import REREAD_SLACK, SMALLEST_LIMIT, Held
 from arvados_fuse.reporting.counters import Counters
@@ -90,6 +91,7 @@ class RamStore:
         self.limit = max(limit or DEFAULT_LIMIT, SMALLEST_LIMIT)
         self.blocks: MutableMapping[str, Held] = {} if blocks is None else blocks
         self.latest: RamBlock | None = None
+        self.pins: Pins | None = None
         self.counters = counters or Counters()
         self._lock = threading.Lock()
         self._mine: dict[str, RamBlock] = {}
@@ -141,6 +143,9 @@ class RamStore:
 
     def reject(self, md5: str, content: Content) -> None:
         """Never called: nothing is unchecked."""
+
+    def adopt(self, md5: str, size: int) -> None:
+        """Nothing is pinned in memory."""
 
     def begin(self, md5: str, size: int) -> RamSink:
         """Evict until the block fits, as far as there is something to evict."""

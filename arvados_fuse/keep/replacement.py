@@ -26,6 +26,8 @@ class Replacement:
         self._protected_total = 0
         self._dropped: OrderedDict[str, None] = OrderedDict()
         self._readers: dict[str, int] = {}
+        self._pinned: dict[str, int] = {}
+        self.pinned_total = 0
 
     def __len__(self) -> int:
         return len(self._probation) + len(self._protected)
@@ -39,6 +41,7 @@ class Replacement:
 
         Adding it again changes its size.
         """
+        pinned = key in self._pinned
         again = self.remove(key)
         self.total += size
         if protected or again or key in self._dropped:
@@ -48,6 +51,7 @@ class Replacement:
             self._probation[key] = size
             if cold:
                 self._probation.move_to_end(key, last=False)
+        self.pin(key, pinned)
 
     def touch(self, key: str) -> None:
         """The block is the most recently used of its segment."""
@@ -72,6 +76,7 @@ class Replacement:
 
     def remove(self, key: str) -> bool:
         """The block is gone; returns whether it was protected."""
+        self.pin(key, False)
         size = self._probation.pop(key, None)
         if size is not None:
             self.total -= size
@@ -95,9 +100,21 @@ class Replacement:
         else:
             self._readers.pop(key, None)
 
+    def pin(self, key: str, pinned: bool = True) -> None:
+        """A block that is here is not to be dropped, or may be again."""
+        self.pinned_total -= self._pinned.pop(key, 0)
+        size = self._probation.get(key, self._protected.get(key)) if pinned else None
+        if size is not None:
+            self._pinned[key] = size
+            self.pinned_total += size
+
+    def keys(self) -> list[str]:
+        """All keys."""
+        return [*self._probation, *self._protected]
+
     def coldest(self) -> list[str]:
-        """All keys at this moment, those to drop first first."""
-        keys = [*self._probation, *self._protected]
+        """Keys that may be dropped, those to drop first first."""
+        keys = [key for key in self.keys() if key not in self._pinned]
         if not self._readers:
             return keys
         return [key for key in keys if key not in self._readers] + [
@@ -109,6 +126,10 @@ class Replacement:
         assert not self._probation.keys() & self._protected.keys()
         assert self.total == sum(self._probation.values()) + sum(self._protected.values())
         assert self._protected_total == sum(self._protected.values())
+        assert self.pinned_total == sum(self._pinned.values())
+        assert all(
+            self._pinned[key] == self._probation.get(key, self._protected.get(key)) for key in self._pinned
+        )
         assert len(self._dropped) <= REMEMBERED
         assert self._protected_total <= self.limit * PROTECTED_SHARE or len(self._protected) <= 1
 

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from arvados_fuse.keep.content import Content
 from arvados_fuse.keep.locator import MAX_BLOCK
+from arvados_fuse.keep.pins import Pins
 from arvados_fuse.reporting.counters import Counters
 
 SMALLEST_LIMIT = MAX_BLOCK
@@ -65,6 +66,14 @@ class Store(Protocol):
     def counters(self) -> Counters:
         """Where the store counts."""
 
+    @property
+    def limit(self) -> int:
+        """Bytes that it may hold."""
+
+    @property
+    def pins(self) -> Pins | None:
+        """What is pinned; None where nothing can be."""
+
     def start(self) -> None:
         """Start what runs beside; after the fork."""
 
@@ -94,6 +103,9 @@ class Store(Protocol):
 
     def reject(self, md5: str, content: Content) -> None:
         """What `unchecked` gave is damaged: remove it."""
+
+    def adopt(self, md5: str, size: int) -> None:
+        """A block is here and checked: never evict it, if it is pinned."""
 
     def begin(self, md5: str, size: int) -> Sink:
         """Make room for a block that is about to come in."""

@@ -161,7 +161,7 @@ class Transfers:
             if not asking or (outcomes.refused and round_number >= REFUSED_ROUNDS):
                 break
             if round_number:
-                if not flight.is_wanted:
+                if not flight.is_wanted and not flight.kept:
                     raise Abandoned  # read ahead: who wants it will ask again
                 self._counters.add("keep.retries")
                 flight.rest(min(backoff(round_number), patience.left()))
