@@ -11,19 +11,22 @@ import queue
 from pathlib import Path
 
 from arvados_fuse.api import ApiClient, ApiSettings, EventListener, News, Pace
+from arvados_fuse.cli import saving
 from arvados_fuse.cli.inside import Inside
 from arvados_fuse.cli.preflight import shared_cache
-from arvados_fuse.errors import SetupError
 from arvados_fuse.fuse.notify import Notifier
 from arvados_fuse.fuse.operations import Operations
 from arvados_fuse.fuse.session import Session
+from arvados_fuse.fuse.writing import WritingOperations
 from arvados_fuse.keep import BlockCache, BlockReplaced, DiskStore, RamStore
 from arvados_fuse.options import MountOptions
 from arvados_fuse.tree import Context, FileSystem, Place, build_root
 from arvados_fuse.tree.attributes import Invalidation
 from arvados_fuse.tree.follow import Follower
 from arvados_fuse.tree.names import Names
+from arvados_fuse.tree.nodes import DirectoryNode
 from arvados_fuse.tree.replaced import Replacer
+from arvados_fuse.tree.writable import WritableFileSystem
 
 logger = logging.getLogger("arvados.arv-mount")
 
@@ -45,8 +48,10 @@ class MountSession:
         follower: Follower,
         replacer: Replacer,
         listener: EventListener | None,
+        unsaved: Path,
     ) -> None:
         self.filesystem = filesystem
+        self._unsaved = unsaved
         self.inside = Inside()
         self._api = api
         self._blocks = blocks
@@ -68,6 +73,10 @@ class MountSession:
         if channel is not None:
             self._notifier.start(*channel, self._mount_dir)
             self.inside.start(channel[1])
+        writeback = self.filesystem.context.writeback
+        if writeback is not None:
+            writeback.start()
+            writeback.adopt()
         self._follower.start()
         self._replacer.start()
         if self._listener is not None:
@@ -77,29 +86,36 @@ class MountSession:
         """Answer until unmounted: None, or the number of the signal that ended it."""
         return self._session.run()
 
-    def close(self) -> None:
-        """Take everything down; safe to call twice and after a failure in any earlier step."""
+    def close(self) -> bool:
+        """Take everything down; safe to call twice and after a failure in any earlier step.
+
+        Gives whether everything that was changed is saved; what is not stays on disk.
+        """
         if self._listener is not None:
             self._listener.close()
         self._follower.stop()
         self._replacer.stop()
         notified = self._notifier.stop()
         self._session.close(cut=not notified)
+        context, saved = self.filesystem.context, True
+        if context.writeback is not None:
+            saved = saving.drain(context.writeback, context, self._unsaved).is_clean()
         self.inside.close()
         self.filesystem.close()
         self._blocks.close()
         self._api.close()
+        return saved
 
 
 def build(options: MountOptions, settings: ApiSettings) -> MountSession:
     """Make the mount that `options` describe. Raises SetupError and what the API server answers."""
-    if options.read_write:
-        raise SetupError("--read-write is not available yet: this version reads.")
     api = ApiClient.connect(settings, retries=options.retries)
     replaced: queue.SimpleQueue[BlockReplaced] = queue.SimpleQueue()
     blocks = _blocks(options, settings, api, replaced)
+    sink = saving.SavedSink()
     try:
         blocks.start()
+        writeback = saving.open_writeback(options, api, blocks, sink)
         context = Context(
             api,
             blocks,
@@ -109,16 +125,19 @@ def build(options: MountOptions, settings: ApiSettings) -> MountSession:
             filters=options.filters,
             uid=os.getuid(),
             gid=os.getgid(),
+            writeback=writeback,
+            storage_classes=options.storage_classes,
         )
+        sink.context = context
         places = [Place(mount.kind, mount.name) for mount in options.custom]
         root = build_root(context, options.mode, options.target, places)
     except BaseException:
         blocks.close()
         api.close()
         raise
-    filesystem = FileSystem(context, root)
+    filesystem, operations = _faces(context, root)
     session = Session(
-        Operations(filesystem),
+        operations,
         options.mount_dir,
         fsname=options.fsname or f"arvados:{api.host}",
         subtype=options.subtype,
@@ -138,7 +157,17 @@ def build(options: MountOptions, settings: ApiSettings) -> MountSession:
         follower,
         Replacer(filesystem.inodes, replaced, invalidations),
         _listener(options, settings, api, news) if _changeable(options) and options.listen_events else None,
+        saving.directory(options),
     )
+
+
+def _faces(context: Context, root: DirectoryNode) -> tuple[FileSystem, Operations]:
+    """The file system, and what answers the kernel: without write-back neither knows how to change a thing."""
+    if context.writeback is None:
+        reading = FileSystem(context, root)
+        return reading, Operations(reading)
+    writing = WritableFileSystem(context, root)
+    return writing, WritingOperations(writing)
 
 
 def _changeable(options: MountOptions) -> bool:

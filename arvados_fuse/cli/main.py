@@ -97,9 +97,9 @@ def _serve(options: MountOptions, ready: Callable[[], None]) -> int:
         logger.debug("arv-mount %s: %s is mounted at %s", __version__, settings.host, options.mount_dir)
         session.run()
     finally:
-        session.close()
+        saved = session.close()
     logger.debug("%s is unmounted", options.mount_dir)
-    return 0
+    return 0 if saved else FAILED
 
 
 def _settings(options: MountOptions) -> "ApiSettings":

@@ -16,10 +16,6 @@ def check(options: MountOptions) -> None:
 
 
 def _first_missing(options: MountOptions) -> str:
-    if options.read_write:
-        return "--read-write"
-    if any(custom.kind == "tmp" for custom in options.custom):
-        return "--mount-tmp"
     if options.crunchstat_interval:
         return "--crunchstat-interval"
     return ""

@@ -144,20 +144,19 @@ class CollectionState:
 
     def raise_refusal(self) -> None:
         """Raise the error that keeps changes from the server, if the server has refused some."""
+        writeback = self.context.writeback
+        if writeback is not None and self.is_saved:
+            writeback.raise_refusal(self.key)
 
     def told_mtime_ns(self, record: Record) -> int:
         """When a record says that the collection was modified, ns since 1970."""
         return nanoseconds(record.get("modified_at"))
 
-    def saved(self, record: Record, committed: Mapping[str, Any]) -> None:
-        """The server answered a commit with this record; `committed`: the paths of it that are ours."""
+    def saved(self, record: Record) -> None:
+        """The server answered a commit with this record."""
         working = self.working
         if working is not None:
-            working.take(record, committed)
-        self.note_fields(record)
-
-    def note_fields(self, record: Record) -> None:
-        """Newer fields of the record."""
+            working.take(record)
         self._update(record)
         self._cell.touch(time.monotonic())
 

@@ -7,7 +7,13 @@ entries; which objects those are is the business of its source.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from arvados_fuse.tree.attributes import DIRECTORY_MODE, FOREVER, Attributes, Missing
+from arvados_fuse.tree.attributes import (
+    DIRECTORY_MODE,
+    FOREVER,
+    WRITABLE_DIRECTORY_MODE,
+    Attributes,
+    Missing,
+)
 from arvados_fuse.tree.context import Context
 from arvados_fuse.tree.listing import Entry, Listing, Source
 from arvados_fuse.tree.nodes import DirectoryNode, Found, Node, Snapshot
@@ -74,7 +80,9 @@ class ListedDirectory(DirectoryNode):
         context = self.context
         if timeout is None:
             timeout = context.policy.max_age
-        return Attributes(self.ino, DIRECTORY_MODE, 0, self._mtime_ns, context.uid, context.gid, timeout)
+        can_change = context.writeback is not None and self.uuid and not self.is_filtered
+        mode = WRITABLE_DIRECTORY_MODE if can_change else DIRECTORY_MODE
+        return Attributes(self.ino, mode, 0, self._mtime_ns, context.uid, context.gid, timeout)
 
     def described(self) -> "ListedObject | None":
         return ListedObject(self._listing, self.uuid) if self.uuid else None
@@ -84,6 +92,15 @@ class ListedDirectory(DirectoryNode):
         """Of the user or group whose things are listed; "" where it is none (tags)."""
         kind, _, uuid = self.key.partition(" ")
         return uuid if kind == PROJECT else ""
+
+    @property
+    def is_filtered(self) -> bool:
+        """Whether it shows what is elsewhere (a filter group)."""
+        return bool(self._listing.changes_with)
+
+    def expire(self) -> None:
+        """Something in it was changed."""
+        self._listing.expire()
 
     def rebind(self, content: Any) -> bool:
         if not isinstance(content, ListingRef) or content.key != self.key:

@@ -85,11 +85,8 @@ class Working:
         writeback = self.state.context.writeback
         return writeback is not None and writeback.is_pending(self.state.key, path)
 
-    def take(self, record: Mapping[str, Any], committed: Mapping[str, State] | None = None) -> None:
-        """The server has this record now; `committed`: the paths of it that are ours.
-
-        Called when a commit was answered, and when others changed the collection.
-        """
+    def take(self, record: Mapping[str, Any]) -> None:
+        """The server has this record now: after a commit of ours, or because others changed it."""
         with self.lock:
             changed = self.collection.take_record(record, ours=self.is_ours)
             self.answer = record
@@ -98,9 +95,6 @@ class Working:
             moment = self.state.told_mtime_ns(record)
             for path in changed:
                 self.times.set(path, moment)
-            for content, writer in self.writers.items():
-                if committed and content.linked and path_of(content) in committed:
-                    writer.before = committed[path_of(content)]
 
     # Recording changes
 

@@ -6,7 +6,7 @@ numbers and handles are resolved, names are checked, and the table of inodes fol
 
 import os
 import stat
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from arvados_fuse.errors import (
     IsADirectory,
@@ -14,10 +14,12 @@ from arvados_fuse.errors import (
     NotPermitted,
     NotSupported,
 )
+from arvados_fuse.tree import project_changes
 from arvados_fuse.tree.attributes import NAME_MAX, Attributes
 from arvados_fuse.tree.collection_nodes import CollectionFile
 from arvados_fuse.tree.filesystem import FileSystem
 from arvados_fuse.tree.handles import FileHandle
+from arvados_fuse.tree.listed import ListedDirectory
 from arvados_fuse.tree.nodes import DirectoryNode, FileNode
 from arvados_fuse.tree.open_files import OpenWriting
 
@@ -84,7 +86,10 @@ class WritableFileSystem(FileSystem):
     def make_directory(self, parent: int, name: bytes) -> Attributes:
         """mkdir. Raises ExistsError."""
         directory, text = self.inodes.directory(parent), self._new_name(name)
-        found = directory.make_directory(text)
+        if isinstance(directory, ListedDirectory):
+            found: Any = project_changes.make_collection(directory, text)
+        else:
+            found = directory.make_directory(text)
         node = self.inodes.adopt(directory, text, found)
         return node.attributes()
 
@@ -97,14 +102,21 @@ class WritableFileSystem(FileSystem):
     def remove_directory(self, parent: int, name: bytes) -> None:
         """rmdir."""
         directory, text = self.inodes.directory(parent), self.context.names.decode(name)
-        directory.remove_directory(text)
+        if isinstance(directory, ListedDirectory):
+            project_changes.remove_collection(directory, text)
+        else:
+            directory.remove_directory(text)
         self.inodes.unlink(directory, text)
 
     def rename(self, parent: int, name: bytes, new_parent: int, new_name: bytes) -> None:
         """rename, as POSIX has it."""
         directory, text = self.inodes.directory(parent), self.context.names.decode(name)
         target, new_text = self.inodes.directory(new_parent), self._new_name(new_name)
-        directory.rename(text, target, new_text)
+        if not isinstance(directory, ListedDirectory):
+            directory.rename(text, target, new_text)
+        elif not project_changes.rename(directory, text, target, new_text):
+            self.inodes.unlink(directory, text)
+            return
         self.inodes.rename(directory, text, target, new_text)
 
     def fsyncdir(self, fh: int) -> None:

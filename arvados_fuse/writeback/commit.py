@@ -99,7 +99,8 @@ class Commits:
                 uuid,
                 ", ".join(request.conflicts[:10]),
             )
-        self._saved.put(Saved(uuid, answer.record, request.conflicts))
+        committed = {path: row.after for path, row in batch.rows.items()}
+        self._saved.put(Saved(uuid, answer.record, request.conflicts, committed))
         pending.finish(batch)
         return batch.number
 

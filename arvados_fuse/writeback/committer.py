@@ -300,6 +300,14 @@ class Committer:
                     raise refresh(group.error or late, group.uuid, group.pending.rows(group.uuid))
                 self._condition.wait(left)
 
+    def refusal(self, uuid: str) -> ArvadosFuseError | None:
+        """Why the server refuses the changes of a collection, if it does; a new error each time."""
+        with self._condition:
+            for group in self._groups.values():
+                if group.uuid == uuid and group.refused and group.error is not None:
+                    return refresh(group.error, uuid, group.pending.rows(uuid))
+            return None
+
     def attempts(self) -> dict[int, int]:
         """How often each group was tried, for `is_done`."""
         with self._condition:

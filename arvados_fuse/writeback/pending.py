@@ -47,7 +47,7 @@ class Row(NamedTuple):
 
     def is_needed(self) -> bool:
         """Whether there is something to tell the server."""
-        return bool(self.attempted) or not same(self.before, self.after)
+        return not all(same(state, self.after) for state in (self.before, *self.attempted))
 
 
 class Batch(NamedTuple):

@@ -6,6 +6,8 @@ Used by everybody above. Sizes are bytes, times are seconds.
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+from arvados_fuse.writeback.states import State
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -35,11 +37,13 @@ class Saved(NamedTuple):
 
     record: the collection's record as the API gave it after the update, with its manifest_text.
     conflicts: paths (`a/b`) under which other people's versions of the saved paths are kept.
+    committed: the paths that were saved, and what they are there.
     """
 
     uuid: str
     record: dict[str, Any]
     conflicts: list[str]
+    committed: dict[str, State]
 
 
 class Sink(Protocol):

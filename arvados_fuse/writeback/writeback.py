@@ -166,6 +166,12 @@ class WriteBack:
         """
         self._committer.wait(uuid, deadline)
 
+    def raise_refusal(self, uuid: str) -> None:
+        """Raise why the server refuses the changes of a collection, if it does."""
+        error = self._committer.refusal(uuid)
+        if error is not None:
+            raise error
+
     def retry(self) -> None:
         """Try now what was refused or not answered."""
         self._committer.retry()
