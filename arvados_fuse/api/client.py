@@ -99,7 +99,12 @@ class ApiClient:
         return str(self._discovery.get("websocketUrl") or "")
 
     def token(self) -> str:
-        return self._settings.token
+        """The token in use; another one once the server has refused it and the settings have a new one."""
+        return self._transport.credentials.token
+
+    def renew_token(self, refused: str) -> bool:
+        """Somebody refused this token: whether there is another one now."""
+        return self._transport.credentials.renew(refused)
 
     def close(self) -> None:
         """Close all connections; requests under way fail."""

@@ -175,7 +175,10 @@ class EventListener:
         if not self._url:
             return RequestRefused("the cluster has no event server")
         try:
-            token = self._used_token = self._token()
+            token = self._token()
+            if self._used_token not in ("", token):
+                self._tell(Lost(time.monotonic(), "another token, which may see other things"))
+            self._used_token = token
             try:
                 self._find_position()
             except ArvadosFuseError as error:

@@ -31,6 +31,8 @@ class ApiSettings:
     ca_file: str = ""
     keep_services: tuple[str, ...] = ()
     deadline: float = 60.0
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    """What `load` was given."""
 
     @classmethod
     def load(cls, environment: Mapping[str, str]) -> "ApiSettings":
@@ -53,7 +55,18 @@ class ApiSettings:
             insecure=values.get("ARVADOS_API_HOST_INSECURE", "").strip().lower() in TRUE_WORDS,
             ca_file=_ca_file(values),
             keep_services=tuple(values.get("ARVADOS_KEEP_SERVICES", "").split()),
+            environment=dict(environment),
         )
+
+    @property
+    def is_renewable(self) -> bool:
+        """Whether the token is that of `settings.conf`, which may be rewritten; a process's own environment
+        stays as it is."""
+        return not self.environment.get("ARVADOS_API_TOKEN")
+
+    def again(self) -> "ApiSettings":
+        """The settings as `load` finds them now. Raises SetupError."""
+        return self.load(self.environment) if self.environment else self
 
 
 def _ca_file(values: Mapping[str, str]) -> str:

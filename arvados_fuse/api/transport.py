@@ -21,6 +21,7 @@ import httplib2
 from googleapiclient.errors import HttpError
 from googleapiclient.http import HttpRequest
 
+from arvados_fuse.api.credentials import Credentials
 from arvados_fuse.api.settings import ApiSettings
 from arvados_fuse.errors import (
     AccessDenied,
@@ -47,12 +48,13 @@ SAFE_TO_REPEAT = frozenset({429, 503})
 
 
 class _Failed(Exception):
-    """One attempt failed; whether another makes sense."""
+    """One attempt failed; whether another makes sense, or one with another token."""
 
-    def __init__(self, error: ArvadosFuseError, again: bool) -> None:
+    def __init__(self, error: ArvadosFuseError, again: bool, *, token_refused: bool = False) -> None:
         super().__init__(str(error))
         self.error = error
         self.again = again
+        self.token_refused = token_refused
 
 
 class _Wire(httplib2.HTTPSConnectionWithTimeout):  # type: ignore[misc]
@@ -92,7 +94,7 @@ class _Connection(httplib2.Http):  # type: ignore[misc]
             ca_certs=settings.ca_file or None,
             disable_ssl_certificate_validation=settings.insecure,
         )
-        self._token = settings.token
+        self.token = settings.token
         self.request_id = ""
         self._used_at = 0.0
 
@@ -112,7 +114,7 @@ class _Connection(httplib2.Http):  # type: ignore[misc]
         self._used_at = now
         sent = {
             **(headers or {}),
-            "Authorization": f"Bearer {self._token}",
+            "Authorization": f"Bearer {self.token}",
             "X-Request-Id": self.request_id,
         }
         return super().request(uri, method, body, sent, *args, connection_type=_Wire, **kwargs)
@@ -159,6 +161,7 @@ class Transport:
 
     def __init__(self, settings: ApiSettings, *, retries: int) -> None:
         self._settings = settings
+        self.credentials = Credentials(settings)
         self._retries = retries
         self._lock = threading.Lock()
         self._idle: list[_Connection] = []
@@ -193,10 +196,16 @@ class Transport:
         ends = time.monotonic() + self._settings.deadline
         silence = min(silence, 2 * self._settings.deadline)
         pause = FIRST_PAUSE
-        for attempt in range(self._retries + 1):
+        attempt = 0
+        renewed = False
+        while True:
+            token = self.credentials.token
             try:
-                return self._attempt(request, subject, repeatable, silence)
+                return self._attempt(request, subject, repeatable, silence, token)
             except _Failed as failure:
+                if failure.token_refused and not renewed and self.credentials.renew(token):
+                    renewed = True  # nothing was done: sent once more, as who we are now
+                    continue
                 wait = pause * random.uniform(0.5, 1.0)
                 last = attempt == self._retries or time.monotonic() + wait > ends or self._closed
                 if last or not failure.again:
@@ -204,7 +213,7 @@ class Transport:
                 logger.info("%s; trying again", failure.error)
             time.sleep(wait)
             pause = min(pause * 2, LONGEST_PAUSE)
-        raise AssertionError("the last attempt returns or raises")
+            attempt += 1
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[_Connection]:
@@ -223,12 +232,12 @@ class Transport:
                 connection.drop_connections()
 
     def _attempt(
-        self, request: HttpRequest, subject: str, repeatable: bool, silence: float
+        self, request: HttpRequest, subject: str, repeatable: bool, silence: float, token: str
     ) -> dict[str, Any]:
         """One exchange; raises _Failed."""
         request_id = arvados.util.new_request_id()
         with self._connection() as connection:
-            connection.request_id = request_id
+            connection.request_id, connection.token = request_id, token
             connection.allow_silence(silence)
             try:
                 answer = request.execute(http=connection)
@@ -236,7 +245,7 @@ class Transport:
                 status = int(error.resp.status)
                 again = status in (RETRIED if repeatable else SAFE_TO_REPEAT)
                 refusal = self._refusal(status, error.resp, error.content, subject, request_id)
-                raise _Failed(refusal, again) from error
+                raise _Failed(refusal, again, token_refused=status == 401) from error
             except (OSError, http.client.HTTPException, httplib2.HttpLib2Error) as error:
                 connection.drop_connections()
                 never_sent = isinstance(error, (ConnectionRefusedError, httplib2.ServerNotFoundError))
