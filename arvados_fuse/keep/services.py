@@ -4,6 +4,7 @@ Used by `keep.fetch` and `keep.upload`; the API floor makes the values.
 Threads: values and pure functions; `ServiceTable` may be called from any thread.
 """
 
+import contextlib
 import hashlib
 import logging
 import threading
@@ -162,6 +163,14 @@ class ServiceTable:
     def token(self) -> str:
         """The token for `Authorization: Bearer`."""
         return self._directory.token()
+
+    def has_another_token(self, refused: str) -> bool:
+        """A service refused this token: whether there is a new one, which the API server's answer to any
+        question brings out."""
+        if self.token() == refused:
+            with contextlib.suppress(Unreachable):
+                self.services(failed=True)
+        return self.token() != refused
 
     def learn(self) -> None:
         """Begin to ask for the first list; who needs it will wait for the answer."""

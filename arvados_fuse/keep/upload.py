@@ -247,8 +247,9 @@ class Uploader:
         number: int,
         outcomes: Outcomes,
     ) -> _Stored | None:
+        token = self._services.token()
         headers = {
-            "Authorization": f"Bearer {self._services.token()}",
+            "Authorization": f"Bearer {token}",
             "X-Request-Id": outcomes.request_id,
             "Content-Type": "application/octet-stream",
             "X-Keep-Desired-Replicas": str(replicas),
@@ -273,6 +274,8 @@ class Uploader:
                 body=view,
             ) as answer:
                 text = answer.text()
+                if answer.status == 401 and self._services.has_another_token(token):
+                    return self._offer(service, locator, view, replicas, classes, number, outcomes)
                 if answer.status != 200:
                     outcomes.status(service, answer.status, text)
                     return None
