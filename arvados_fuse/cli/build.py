@@ -67,8 +67,7 @@ class MountSession:
         self._session.open()
 
     def start(self) -> None:
-        """Start the threads; SIGINT and SIGTERM wait for `run` from here on."""
-        self._session.hold_signals()
+        """Start the threads."""
         channel = self._session.channel()
         if channel is not None:
             self._notifier.start(*channel, self._mount_dir)

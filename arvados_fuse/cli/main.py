@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 from arvados_fuse.cli import background, contact, execute, limits, logs, preflight, support
 from arvados_fuse.cli.command import Command, UsageError, parse
 from arvados_fuse.errors import ArvadosFuseError
+from arvados_fuse.fuse.ending import Ending
 from arvados_fuse.options import MountOptions
 from arvados_fuse.version import __version__
 
@@ -49,6 +50,8 @@ def _run(command: Command) -> int:
     if command.action in ("unmount", "unmount_all"):
         _unmount(command, recursive=command.action == "unmount_all")
         return 0
+    if command.asked.what:
+        return _show(command)
     support.check(options)
     if command.action == "replace":
         _unmount(command)
@@ -62,6 +65,13 @@ def _run(command: Command) -> int:
         leave_terminal=lambda: logs.detach_standard_streams(options.logfile),
         follow_parent=False,
     )
+    return 0
+
+
+def _show(command: Command) -> int:
+    from arvados_fuse.cli import showing
+
+    print(showing.status(command.options.mount_dir, as_json=command.asked.as_json))
     return 0
 
 
@@ -88,16 +98,18 @@ def _serve(options: MountOptions, ready: Callable[[], None]) -> int:
 
     logger = logs.configure(options.logfile, options.debug, secrets=_secrets(settings))
     limits.raise_open_files(options.file_cache)
-    with contact.explain(settings):
-        session = build(options, settings)
-    try:
-        session.mount()
-        session.start()
-        ready()
-        logger.debug("arv-mount %s: %s is mounted at %s", __version__, settings.host, options.mount_dir)
-        session.run()
-    finally:
-        saved = session.close()
+    with Ending() as ending:  # before the first thread
+        with contact.explain(settings):
+            session = build(options, settings)
+        try:
+            session.mount()
+            session.start()
+            ending.hold()
+            ready()
+            logger.debug("arv-mount %s: %s is mounted at %s", __version__, settings.host, options.mount_dir)
+            ending.run(session.run)
+        finally:
+            saved = session.close()
     logger.debug("%s is unmounted", options.mount_dir)
     return 0 if saved else FAILED
 

@@ -1,9 +1,10 @@
 """Signals that end a mount, such that none is lost and none comes too early or too late.
 
-Used by `session.py`. llfuse ends its loop from a signal handler, and loses a signal that comes while its
-threads are being started, or just before one of them goes to sleep. So SIGINT and SIGTERM are blocked in all
-threads from before the mount is told to be ready until the process ends; one thread waits for them and then
-tells the loop again and again until it is over. A second signal does not cut short what is being taken down.
+Used by `cli/main.py` around the life of a mount. llfuse ends its loop from a signal handler, and loses a
+signal that comes while its threads are being started, or that another thread takes. So SIGINT and SIGTERM are
+blocked in all threads, and one thread waits for them: while the mount is set up it interrupts the main
+thread; from then on it ends the loop, telling it again and again until it is over. Later signals do not cut
+short what is being taken down.
 """
 
 import ctypes
@@ -11,6 +12,11 @@ import os
 import platform
 import signal
 import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import TypeVar
+
+T = TypeVar("T")
 
 ENDING = frozenset({signal.SIGINT, signal.SIGTERM})
 AGAIN = 0.05
@@ -22,51 +28,82 @@ _TGKILL = {"x86_64": 234, "aarch64": 131, "riscv64": 131, "ppc64le": 250, "s390x
 
 
 class Ending:
-    """`hold`, `watch` and `over` belong to the main thread, in this order."""
+    """A context manager of the main thread, entered before any other thread exists.
+
+    Inside it SIGINT raises KeyboardInterrupt and SIGTERM SystemExit, as without it, until `hold` is called;
+    then they wait for `run`. They stay blocked afterwards: what follows is the end of the process.
+    """
 
     def __init__(self) -> None:
         self.number: int | None = None
-        """The signal that ended the loop."""
+        """The signal that came first."""
+        self._interrupting = True
+        self._looping = threading.Event()
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def hold(self) -> None:
-        """From here on the signals wait. Before any thread is started: threads inherit it."""
+    def __enter__(self) -> "Ending":
         signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
-
-    def watch(self) -> None:
-        """From here on they end the loop that the main thread is about to run."""
-        # The nudges below may come once more after llfuse has given these back.
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-        main = threading.get_ident()
-        self._thread = threading.Thread(target=self._run, args=(main,), name="signals", daemon=True)
+        signal.signal(signal.SIGUSR1, self._interrupt)
+        self._thread = threading.Thread(
+            target=self._run, args=(threading.get_ident(),), name="signals", daemon=True
+        )
         self._thread.start()
+        return self
 
-    def over(self) -> None:
-        """The loop has ended."""
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def hold(self) -> None:
+        """From here on a signal waits for the loop."""
+        self._interrupting = False
+
+    def run(self, loop: Callable[[], T]) -> T:
+        """Run llfuse's loop, which the signals end."""
+        self._interrupting = False
+        # The nudges below may come once more after llfuse has given this one back.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        self._looping.set()
+        try:
+            return loop()
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        self._interrupting = False
         self._over.set()
-        if self._thread is not None and self._thread.is_alive() and self._thread.ident is not None:
-            signal.pthread_kill(self._thread.ident, signal.SIGTERM)
-            self._thread.join()
-        self._thread = None
+        self._looping.set()
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            if thread.is_alive() and thread.ident is not None:
+                signal.pthread_kill(thread.ident, signal.SIGTERM)
+            thread.join()
+
+    def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
+        if self._interrupting:
+            self._interrupting = False
+            if self.number == signal.SIGINT:
+                raise KeyboardInterrupt
+            raise SystemExit(128 + (self.number or 0))
 
     def _run(self, main: int) -> None:
         number = signal.sigwait(ENDING)
         if self._over.is_set():
             return
         self.number = number
-        while True:
+        signal.pthread_kill(main, signal.SIGUSR1)
+        self._looping.wait()
+        while not self._over.is_set():
             # Ends the loop, and wakes who waits for it; llfuse leaves no handler for another signal.
             signal.pthread_kill(main, signal.SIGHUP)
             if self._over.wait(AGAIN):
                 return
             for thread in threading.enumerate():
                 if thread.name.startswith(WORKER) and thread.native_id is not None:
-                    _interrupt(thread.native_id)
+                    _interrupt_call(thread.native_id)
 
 
-def _interrupt(thread: int) -> None:
+def _interrupt_call(thread: int) -> None:
     """Let a thread's system call return; nothing when that thread is no more."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "tgkill"):

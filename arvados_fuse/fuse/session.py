@@ -11,7 +11,6 @@ from pathlib import Path
 import llfuse
 
 from arvados_fuse.errors import SetupError
-from arvados_fuse.fuse.ending import Ending
 from arvados_fuse.fuse.unmount import abort, mounts_at
 
 logger = logging.getLogger("arvados.arvados_fuse")
@@ -52,7 +51,6 @@ class Session:
             self._options.add("ro")
         self._open = False
         self._descriptor = -1
-        self._ending = Ending()
 
     def open(self) -> None:
         """Mount. Programs that look wait until `run` answers. Raises SetupError."""
@@ -72,18 +70,13 @@ class Session:
         mounts = mounts_at(self._mount_dir) if self._open else []
         return (os.dup(self._descriptor), mounts[0].minor) if mounts else None
 
-    def hold_signals(self) -> None:
-        """Let SIGINT and SIGTERM wait for `run` from here on; before any thread is started."""
-        self._ending.hold()
-
     def run(self) -> int | None:
-        """Answer the kernel until the mount is taken away (None) or a signal ends the loop (its number)."""
-        self._ending.watch()
-        try:
-            ended: int | None = llfuse.main(workers=WORKERS)
-        finally:
-            self._ending.over()
-        return self._ending.number or ended
+        """Answer the kernel until the mount is taken away (None) or a signal ends the loop (its number).
+
+        Signals: see `Ending.run`.
+        """
+        ended: int | None = llfuse.main(workers=WORKERS)
+        return ended
 
     def close(self, *, cut: bool = False) -> None:
         """Unmount if still mounted; safe to call twice.

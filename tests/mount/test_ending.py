@@ -1,11 +1,15 @@
 """Signals that end a mount, at every moment of its start: none is lost, none is taken for a failure."""
 
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
-from mounting import needs_fuse
+import pytest
+from mounting import mounted, needs_fuse
 from servers import PROJECT
+from worlds import World, environment
 
 ROUNDS = 8
 
@@ -14,6 +18,7 @@ PROGRAM = """
 import os, signal, sys, threading, time
 from pathlib import Path
 import llfuse
+from arvados_fuse.fuse.ending import Ending
 from arvados_fuse.fuse.session import Session
 
 where, rounds = Path(sys.argv[1]), int(sys.argv[2])
@@ -29,7 +34,8 @@ slowest = 0.0
 for number in range(rounds):
     session = Session(llfuse.Operations(), where, fsname="test")
     session.open()
-    session.hold_signals()
+    ending = Ending().__enter__()
+    ending.hold()
     ended = []
     def kill():
         time.sleep(number * 0.002)
@@ -40,7 +46,9 @@ for number in range(rounds):
         killer.start()
     else:
         kill()  # before the loop
-    assert session.run() == signal.SIGTERM, number
+    ending.run(session.run)
+    assert ending.number == signal.SIGTERM, number
+    ending.__exit__()
     slowest = max(slowest, time.monotonic() - ended[0])
     if number:
         killer.join()
@@ -61,3 +69,55 @@ def test_a_signal_at_any_moment_of_the_start_ends_the_loop(tmp_path: Path) -> No
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert float(done.stdout) < 10
+
+
+@needs_fuse
+def test_no_thread_of_a_mount_takes_a_signal_from_the_one_that_waits_for_it(
+    world: World, tmp_path: Path
+) -> None:
+    with mounted(tmp_path, environment(world.server, world.token), "--home") as mount:
+        sorted((mount.root / "plain").iterdir())
+        masks = [
+            int(line.split()[1], 16)
+            for status in Path(f"/proc/{mount.process.pid}/task").glob("*/status")
+            for line in status.read_text().splitlines()
+            if line.startswith("SigBlk:")
+        ]
+    assert len(masks) > 10
+    # While a thread waits for signals, the kernel does not show them as blocked.
+    assert sum(not mask & 1 << (signal.SIGTERM - 1) for mask in masks) == 1
+
+
+SETTING_UP = """
+import sys
+from arvados_fuse.cli.main import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@needs_fuse
+def test_a_signal_interrupts_the_setting_up(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    # A server that takes the connection and says nothing.
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        process = subprocess.Popen(
+            [sys.executable, "-c", SETTING_UP, "--foreground", str(tmp_path)],
+            env={
+                "PYTHONPATH": str(PROJECT),
+                "PATH": "/usr/bin:/bin",
+                "HOME": str(tmp_path.parent),
+                "ARVADOS_API_HOST": f"127.0.0.1:{listener.getsockname()[1]}",
+                "ARVADOS_API_HOST_INSECURE": "1",
+                "ARVADOS_API_TOKEN": "x" * 50,
+            },
+            stderr=subprocess.PIPE,
+        )
+        connections = [listener.accept()[0]]
+        listener.settimeout(60)
+        connections[0].close()  # that was the first look; the next is the client's
+        connections.append(listener.accept()[0])
+        process.send_signal(number)
+        _, err = process.communicate(timeout=30)
+        connections[1].close()
+    assert process.returncode == code
+    assert b"Traceback" not in err
