@@ -55,5 +55,9 @@ class MountOptions:
     debug: bool = False
     logfile: Path | None = None
     crunchstat_interval: float = 0.0
+    metrics_port: int | None = None
+    """Where metrics are given on 127.0.0.1; 0: any free port; None: nowhere."""
+    slow_request: float = 60.0
+    """A request that is under way for so long is logged; 0: never."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Settings that take the place of the process's own (`ARVADOS_API_HOST`, ...)."""

@@ -40,6 +40,7 @@ class MountSession:
     def __init__(
         self,
         filesystem: FileSystem,
+        inside: Inside,
         api: ApiClient,
         blocks: BlockCache,
         session: Session,
@@ -52,7 +53,7 @@ class MountSession:
     ) -> None:
         self.filesystem = filesystem
         self._unsaved = unsaved
-        self.inside = Inside()
+        self.inside = inside
         self._api = api
         self._blocks = blocks
         self._session = session
@@ -146,8 +147,11 @@ def build(options: MountOptions, settings: ApiSettings) -> MountSession:
     invalidations: queue.SimpleQueue[Invalidation] = queue.SimpleQueue()
     news: queue.SimpleQueue[News] = queue.SimpleQueue()
     follower = Follower(context, filesystem.inodes, news, invalidations, refresh_time=options.refresh_time)
+    events = _changeable(options) and options.listen_events
+    listener = _listener(options, settings, api, news) if events else None
     return MountSession(
         filesystem,
+        Inside(options, operations, filesystem, api, blocks, listener),
         api,
         blocks,
         session,
@@ -155,7 +159,7 @@ def build(options: MountOptions, settings: ApiSettings) -> MountSession:
         Notifier(invalidations),
         follower,
         Replacer(filesystem.inodes, replaced, invalidations),
-        _listener(options, settings, api, news) if _changeable(options) and options.listen_events else None,
+        listener,
         saving.directory(options),
     )
 

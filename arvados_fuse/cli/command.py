@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from arvados_fuse.cli.inside_options import NOTHING, Asked, asked
 from arvados_fuse.cli.parser import make_parser
 from arvados_fuse.options import Mode, MountOptions
 
@@ -19,11 +20,12 @@ Action = Literal["mount", "replace", "unmount", "unmount_all"]
 
 @dataclass(frozen=True)
 class Command:
-    """What one command line asks for. `unmount_timeout` is in seconds."""
+    """What one command line asks for. `unmount_timeout` is in seconds. asked: what of a running mount."""
 
     action: Action
     options: MountOptions
     unmount_timeout: float = 2.0
+    asked: Asked = NOTHING
 
 
 class UsageError(Exception):
@@ -39,6 +41,7 @@ def parse(arguments: Sequence[str], program: str = "arv-mount") -> Command:
     parser = make_parser(program)
     found = parser.parse_args(list(arguments))
     _settle_mount_dir(parser, found, arguments)
+    asking = asked(parser, found)
     _check_layout(found)
     options = MountOptions(
         mount_dir=_absolute(found.mount_dir),
@@ -65,8 +68,10 @@ def parse(arguments: Sequence[str], program: str = "arv-mount") -> Command:
         debug=found.debug,
         logfile=_absolute(found.logfile) if found.logfile else None,
         crunchstat_interval=found.crunchstat_interval,
+        metrics_port=found.metrics_port,
+        slow_request=found.slow_request,
     )
-    return Command(action=found.action, options=options, unmount_timeout=found.unmount_timeout)
+    return Command(action=found.action, options=options, unmount_timeout=found.unmount_timeout, asked=asking)
 
 
 def _mode(found: argparse.Namespace) -> Mode:

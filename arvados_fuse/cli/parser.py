@@ -10,13 +10,14 @@ import sys
 from typing import Any
 
 from arvados_fuse.cli import values
+from arvados_fuse.cli.inside_options import add_inside
 from arvados_fuse.options import CustomMount
 from arvados_fuse.version import __version__
 
 USAGE = """arv-mount [options] MOUNT_DIR
        arv-mount --local [DIR] [options] MOUNT_DIR
        arv-mount [options] MOUNT_DIR --exec COMMAND...
-       arv-mount --unmount MOUNT_DIR"""
+       arv-mount --unmount | --status | --top MOUNT_DIR"""
 
 EPILOG = """\
 examples:
@@ -24,6 +25,7 @@ examples:
   arv-mount --local ~/arvados              the same with an Arvados of its own on this machine
   arv-mount --collection UUID dir          one collection
   arv-mount --home dir --exec md5sum dir/a/b   mount, run one command, unmount
+  arv-mount --status ~/arvados             how the mount is doing
   arv-mount --unmount ~/arvados            unmount, even when the mount no longer answers
 
 Which Arvados, and as whom: ARVADOS_API_HOST and ARVADOS_API_TOKEN from the environment, or else from
@@ -97,6 +99,7 @@ def make_parser(program: str = "arv-mount") -> argparse.ArgumentParser:
     _add_running(parser)
     _add_unmounting(parser)
     _add_cache(parser)
+    add_inside(parser)
     _add_logging(parser, program)
     return parser
 

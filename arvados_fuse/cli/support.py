@@ -16,6 +16,4 @@ def check(options: MountOptions) -> None:
 
 
 def _first_missing(options: MountOptions) -> str:
-    if options.crunchstat_interval:
-        return "--crunchstat-interval"
     return ""

@@ -26,6 +26,14 @@ def count(text: str) -> int:
     return number
 
 
+def port(text: str) -> int:
+    """The number of a TCP port; 0 for any that is free."""
+    number = count(text)
+    if number > 65535:
+        raise argparse.ArgumentTypeError(f"expected a port, 0 to 65535, not {text!r}")
+    return number
+
+
 def seconds(text: str) -> float:
     """A time in seconds, zero or more; fractions are allowed."""
     try:

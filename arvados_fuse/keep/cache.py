@@ -171,6 +171,10 @@ class BlockCache:
             raise NotSupported("blocks in memory (--ram-cache) can't be pinned")
         self._store.pins.add(pin, manifest, int(self._store.limit * SHARE))
 
+    def usage(self) -> tuple[int, int]:
+        """Bytes in the cache, and the most it may hold."""
+        return self._store.usage(), self._store.limit
+
     # For readers
 
     def hold(self, md5: str) -> None:

@@ -74,6 +74,9 @@ class Store(Protocol):
     def pins(self) -> Pins | None:
         """What is pinned; None where nothing can be."""
 
+    def usage(self) -> int:
+        """Bytes that it holds now, with those on their way."""
+
     def start(self) -> None:
         """Start what runs beside; after the fork."""
 

@@ -95,8 +95,12 @@ class Follower:
             self._repeat()
             return
         if not self._stopping.is_set():
+            begun = time.perf_counter_ns()
             self.take(news)
             self._repeat()
+            counters = self._context.blocks.counters
+            counters.add("events")
+            counters.add("events.ns", time.perf_counter_ns() - begun)
 
     def take(self, news: News) -> None:
         """Mark what `news` is about. (The thread calls this.)"""

@@ -170,7 +170,6 @@ def test_unmounting_nothing_is_fine_and_needs_no_arvados(site: Site, option: str
         ("--read-write", ["--read-write"]),
         ("--read-write", ["--enable-write"]),
         ("--mount-tmp", ["--mount-tmp", "tmp0"]),
-        ("--crunchstat-interval", ["--crunchstat-interval=10"]),
     ],
 )
 def test_what_has_no_engine_yet_says_so(site: Site, option: str, arguments: list[str]) -> None:

@@ -1,17 +1,24 @@
 """Looking into running mounts from outside: the real command, real mounts."""
 
+import errno
+import hashlib
+import json
 import os
 import pwd
+import re
+import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mounting import mounted, needs_fuse
 from servers import PROJECT, wait_for
-from worlds import World, environment
+from worlds import Maker, World, environment
 
 from arvados_fuse.cli.live import DoesNotListen, NotMounted, ask
 from arvados_fuse.errors import NotSupported
@@ -26,6 +33,25 @@ def socket_of(root: Path) -> Path:
     mount = mounts_at(root)[0]
     paths = [sockets.socket_path(place, mount.minor) for place in sockets.directories(mount.owner)]
     return wait_for(lambda: [path for path in paths if path.exists()], f"{root} listens")[0]
+
+
+def is_dead(path: Path) -> bool:
+    """Whether there is a socket of this name to which nobody listens."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(10)
+        return probe.connect_ex(str(path)) == errno.ECONNREFUSED
+
+
+def command(*arguments: str, **extra: str) -> "subprocess.CompletedProcess[str]":
+    """The real command, without any Arvados configured."""
+    return subprocess.run(
+        [sys.executable, str(PROJECT / "bin/arv-mount"), *arguments],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(PROJECT), **extra},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
 
 
 class TestControl:
@@ -83,7 +109,7 @@ class TestControl:
         # What the dead left behind is cleared away by the next one that starts.
         with mounted(tmp_path, environment(world.server, world.token), "--home") as mount:
             mine = socket_of(mount.root)
-            assert mine == path or not path.exists()
+            assert mine == path or not is_dead(path)
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
     def test_others_may_not_ask(self, world: World, tmp_path: Path) -> None:
@@ -98,6 +124,125 @@ class TestControl:
                 check=False,
             )
             assert "only who mounted it, and root, may ask" in done.stdout + done.stderr
+
+
+class TestCrunchstat:
+    def test_every_interval_on_standard_error(self, world: World, tmp_path: Path) -> None:
+        options = ["--home", "--crunchstat-interval", "0.5"]
+        with mounted(tmp_path, environment(world.server, world.token), *options) as mount:
+            data = (mount.root / "plain/data/numbers.bin").read_bytes()
+
+            def lines() -> list[str]:
+                found = [line for line in mount.log.splitlines() if line.startswith("crunchstat: blkio")]
+                return [line for line in found if f"0 write {len(data)} read --" in line]
+
+            line = wait_for(lines, "the bytes that were read are told")[0]
+            assert line.startswith(f"crunchstat: blkio:0:0 0 write {len(data)} read -- interval 0.")
+            assert re.search(r"interval 0\.\d{4} seconds 0 write \d+ read$", line)
+            first = [line.split()[1] for line in mount.log.splitlines()[:24]]
+            assert first[:5] == ["keepcalls", "net:keep0", "keepcache", "blkio:0:0", "fuseops"]
+            assert (first[5], first[23]) == ("fuseop:read", "fuseop:flush")
+            found = re.findall(r"fuseop:lookup (\d+) count \S+ time --", mount.log)
+            assert int(found[-1]) >= 3
+
+    def test_0_means_never(self, world: World, tmp_path: Path) -> None:
+        with mounted(tmp_path, environment(world.server, world.token), "--crunchstat-interval=0") as mount:
+            os.listdir(mount.root / "home")
+            assert "crunchstat" not in mount.log
+
+
+class TestStatus:
+    def test_json(self, world: World, tmp_path: Path) -> None:
+        settings = environment(world.server, world.token)
+        with mounted(tmp_path, settings, "--home") as mount, open(mount.root / "plain/README.txt") as opened:
+            assert opened.read() == "hello\n"
+            wait_for(lambda: self.told(mount.root)["events"]["state"] == "connected", "events are there")
+            told = self.told(mount.root)
+            assert told["mount"]["path"] == str(mount.root)
+            assert (told["mount"]["mode"], told["mount"]["read_write"]) == ("home", False)
+            assert told["mount"]["process"] == mount.process.pid
+            assert abs(told["mount"]["since"] - time.time()) < 120
+            assert told["server"]["host"] == world.server.settings.host
+            assert told["server"]["user"]["uuid"] == world.user
+            assert told["open"] == {"files": 1, "directories": 0}
+            assert told["bytes"]["read"] == 6
+            assert told["cache"]["directory"] == str(tmp_path / "cache")
+            assert told["cache"]["limit"] >= told["cache"]["used"] >= 6
+            assert told["operations"]["read"] == {**told["operations"]["read"], "count": 1, "failures": 0}
+            assert told["errors"] == {"count": 0, "latest": []}
+            assert world.token not in json.dumps(told)
+
+    def test_text(self, world: World, tmp_path: Path) -> None:
+        settings = environment(world.server, world.token)
+        with mounted(tmp_path, settings, "--mount-home", "h", "--mount-by-pdh", "p") as mount:
+            (mount.root / "h/plain/README.txt").read_bytes()
+            done = command("--status", str(mount.root))
+            assert (done.returncode, done.stderr) == (0, "")
+            first, *rest = done.stdout.splitlines()
+            assert first == f"{mount.root}: h (home), p (by_pdh), read-only"
+            words = [line.split()[0] for line in rest]
+            assert words == [
+                "server",
+                "mounted",
+                "events",
+                "cache",
+                "listings",
+                "open",
+                "unsaved",
+                "moved",
+                "errors",
+            ]
+            assert f"{world.server.settings.host} as Ada L" in rest[0]
+            assert f"process {mount.process.pid}" in rest[1]
+            assert "nothing" in rest[6]
+            assert "6 B read and 0 B written by programs" in rest[7]
+            assert rest[8].split() == ["errors", "none"]
+
+    def test_a_failure_is_told_with_its_object(self, world: World, tmp_path: Path) -> None:
+        data = secrets.token_bytes(5)
+        made = Maker(world.server, world.token).collection("lost", {"lost.txt": data})
+        missing = hashlib.md5(data).hexdigest()
+        copies = list(world.server.data_dir.rglob(missing))
+        assert copies
+        for copy in copies:
+            copy.unlink()
+        with mounted(tmp_path, environment(world.server, world.token), "--by-id") as mount:
+            with pytest.raises(OSError, match="Input/output error"):
+                (mount.root / made["uuid"] / "lost.txt").read_bytes()
+            told = self.told(mount.root)
+            trouble = next(one for one in told["errors"]["latest"] if one["operation"] == "read")
+            assert trouble["path"] == f"{made['uuid']}/lost.txt"
+            assert trouble["subject"] == f"{missing}+5"
+            done = command("--status", str(mount.root))
+            assert f"read {made['uuid']}/lost.txt: " in done.stdout
+
+    def test_nothing_to_tell(self, tmp_path: Path) -> None:
+        done = command("--status", str(tmp_path))
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == (
+            f"arv-mount: nothing is mounted at {tmp_path}; mount with: arv-mount {tmp_path}\n"
+        )
+
+    @pytest.mark.parametrize(
+        ("arguments", "why"),
+        [
+            (["--status", "--top"], "not allowed with argument"),
+            (["--status", "--unmount"], "argument --status: not allowed with argument --unmount"),
+            (["--json"], "argument --json: only with --status"),
+            (["--metrics-port", "65536"], "expected a port"),
+            (["--slow-request", "-1"], "expected seconds"),
+        ],
+    )
+    def test_wrong_options(self, tmp_path: Path, arguments: list[str], why: str) -> None:
+        done = command(*arguments, str(tmp_path))
+        assert done.returncode == 2
+        assert why in done.stderr
+
+    @staticmethod
+    def told(root: Path) -> Any:
+        done = command("--status", "--json", str(root))
+        assert (done.returncode, done.stderr) == (0, "")
+        return json.loads(done.stdout)
 
 
 ASK = """
