@@ -296,12 +296,22 @@ class CollectionState:
                 self._update(news)
                 return last
         begun = time.monotonic()
-        record = self._origin.fetch(None)
+        record = self._pinned() or self._origin.fetch(None)
         version = self._version(record)
         details = self._details_cell()
         details.put({name: record.get(name) for name in xattrs.COLLECTION_FIELDS})
         details.touch(begun)
         return version
+
+    def _pinned(self) -> Record | None:
+        """The content beside the pins, where something of it is pinned. A hash stands for one content for
+        ever, so nobody needs to be asked, who may be out of reach. Signatures are fetched when one is missed.
+        """
+        pins, pdh = self.context.blocks.pins, self._origin.pdh
+        manifest = pins.manifest(pdh) if pins is not None and pdh == self.key else None
+        if manifest is None or portable_data_hash(manifest) != pdh:
+            return None
+        return {"portable_data_hash": pdh, "manifest_text": manifest}
 
     def _refresh(self, working: Working) -> Version:
         """Bring what others changed into the working copy."""
