@@ -40,6 +40,7 @@ class MountOptions:
     fsname: str = ""
     encoding: str = "utf-8"
     storage_classes: Sequence[str] = ()
+    sync_on_close: bool = False
     refresh_time: float = 15.0
     listen_events: bool = True
 

@@ -27,6 +27,7 @@ from arvados_fuse.tree.names import Names
 from arvados_fuse.tree.nodes import DirectoryNode
 from arvados_fuse.tree.replaced import Replacer
 from arvados_fuse.tree.writable import WritableFileSystem
+from arvados_fuse.writeback import WriteBack
 
 logger = logging.getLogger("arvados.arv-mount")
 
@@ -115,7 +116,7 @@ def build(options: MountOptions, settings: ApiSettings) -> MountSession:
     sink = saving.SavedSink()
     try:
         blocks.start()
-        writeback = saving.open_writeback(options, api, blocks, sink)
+        writeback = saving.make_writeback(options, api, blocks, sink) if options.read_write else None
         context = Context(
             api,
             blocks,
@@ -127,6 +128,7 @@ def build(options: MountOptions, settings: ApiSettings) -> MountSession:
             gid=os.getgid(),
             writeback=writeback,
             storage_classes=options.storage_classes,
+            sync_on_close=options.sync_on_close,
         )
         sink.context = context
         places = [Place(mount.kind, mount.name) for mount in options.custom]
@@ -164,8 +166,28 @@ def build(options: MountOptions, settings: ApiSettings) -> MountSession:
     )
 
 
+class Saving:
+    """Write-back without a mount, as a context: for what dead mounts left behind."""
+
+    def __init__(self, options: MountOptions, settings: ApiSettings) -> None:
+        """Asks the API server who we are. Raises SetupError and what it answers."""
+        self._api = ApiClient.connect(settings, retries=options.retries)
+        self._blocks = _blocks(options, settings, self._api, queue.SimpleQueue())
+        self._writeback = saving.make_writeback(options, self._api, self._blocks, saving.SavedSink())
+
+    def __enter__(self) -> WriteBack:
+        self._blocks.start()
+        self._writeback.start()
+        return self._writeback
+
+    def __exit__(self, *_: object) -> None:
+        self._writeback.close(timeout=0.0)
+        self._blocks.close()
+        self._api.close()
+
+
 def _faces(context: Context, root: DirectoryNode) -> tuple[FileSystem, Operations]:
-    """The file system, and what answers the kernel: without write-back neither knows how to change a thing."""
+    """The file system, and what answers the kernel: without write-back neither can change a thing."""
     if context.writeback is None:
         reading = FileSystem(context, root)
         return reading, Operations(reading)

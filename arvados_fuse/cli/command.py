@@ -15,7 +15,7 @@ from arvados_fuse.cli.inside_options import NOTHING, Asked, asked
 from arvados_fuse.cli.parser import make_parser
 from arvados_fuse.options import Mode, MountOptions
 
-Action = Literal["mount", "replace", "unmount", "unmount_all"]
+Action = Literal["mount", "replace", "unmount", "unmount_all", "recover"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Command:
     action: Action
     options: MountOptions
     unmount_timeout: float = 2.0
+    discard: bool = False
     asked: Asked = NOTHING
 
 
@@ -56,6 +57,7 @@ def parse(arguments: Sequence[str], program: str = "arv-mount") -> Command:
         fsname=found.fsns,
         encoding=found.encoding,
         storage_classes=found.storage_classes,
+        sync_on_close=found.sync_on_close,
         refresh_time=found.refresh_time,
         listen_events=not found.disable_event_listening,
         retries=found.retries,
@@ -71,7 +73,13 @@ def parse(arguments: Sequence[str], program: str = "arv-mount") -> Command:
         metrics_port=found.metrics_port,
         slow_request=found.slow_request,
     )
-    return Command(action=found.action, options=options, unmount_timeout=found.unmount_timeout, asked=asking)
+    return Command(
+        action=found.action,
+        options=options,
+        unmount_timeout=found.unmount_timeout,
+        discard=found.discard,
+        asked=asking,
+    )
 
 
 def _mode(found: argparse.Namespace) -> Mode:
@@ -99,6 +107,10 @@ def _settle_mount_dir(
     """`--local MNT` means MNT is the mount point; `--local=DIR` never does."""
     if found.mount_dir is None and found.local and found.local in arguments:
         found.mount_dir, found.local = found.local, ""
+    if found.action == "recover":
+        found.mount_dir = found.mount_dir or "."
+    if found.discard and found.action != "recover":
+        parser.error("--discard goes with --recover")
     if found.mount_dir is None:
         parser.error("the following arguments are required: MOUNT_DIR")
 

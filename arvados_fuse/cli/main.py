@@ -52,6 +52,10 @@ def _run(command: Command) -> int:
         return 0
     if command.asked.what:
         return _show(command)
+    if command.action == "recover":
+        from arvados_fuse.cli import recover
+
+        return recover.run(options, throw_away=command.discard)
     support.check(options)
     if command.action == "replace":
         _unmount(command)
@@ -92,7 +96,7 @@ def _serve_guarded(options: MountOptions, ready: Callable[[], None]) -> int:
 def _serve(options: MountOptions, ready: Callable[[], None]) -> int:
     """Check, build, mount, answer requests until unmounted, take down. The order is the point of it."""
     options = preflight.check(options)
-    settings = _settings(options)
+    settings = settings_of(options)
     contact.check(settings)
     from arvados_fuse.cli.build import build
 
@@ -114,7 +118,7 @@ def _serve(options: MountOptions, ready: Callable[[], None]) -> int:
     return 0 if saved else FAILED
 
 
-def _settings(options: MountOptions) -> "ApiSettings":
+def settings_of(options: MountOptions) -> "ApiSettings":
     """Which API server and token: the embedded Arvados (started when needed), or what is configured."""
     from arvados_fuse.api import ApiSettings
 

@@ -17,7 +17,8 @@ from arvados_fuse.version import __version__
 USAGE = """arv-mount [options] MOUNT_DIR
        arv-mount --local [DIR] [options] MOUNT_DIR
        arv-mount [options] MOUNT_DIR --exec COMMAND...
-       arv-mount --unmount | --status | --top MOUNT_DIR"""
+       arv-mount --unmount | --status | --top MOUNT_DIR
+       arv-mount --recover [--discard]"""
 
 EPILOG = """\
 examples:
@@ -97,6 +98,7 @@ def make_parser(program: str = "arv-mount") -> argparse.ArgumentParser:
     _add_server(parser)
     _add_access(parser)
     _add_running(parser)
+    _add_saving(parser)
     _add_unmounting(parser)
     _add_cache(parser)
     add_inside(parser)
@@ -226,6 +228,30 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
         dest="exec_args",
         metavar="COMMAND",
         help="mount, run COMMAND, unmount; takes the rest of the line, so it comes last (or ends with --)",
+    )
+
+
+def _add_saving(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("saving (with --read-write)")
+    group.add_argument(
+        "--sync-on-close",
+        action="store_true",
+        help="let closing a file wait until it is saved (default: files are safe on disk when closed, and "
+        "saved together a moment later)",
+    )
+    group.add_argument(
+        "--recover",
+        dest="action",
+        action="store_const",
+        const="recover",
+        default="mount",
+        help="list what mounts that died could not save, save it and exit (the next --read-write mount does "
+        "so by itself)",
+    )
+    group.add_argument(
+        "--discard",
+        action="store_true",
+        help="with --recover: throw it away instead of saving it",
     )
 
 

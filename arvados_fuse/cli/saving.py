@@ -44,12 +44,8 @@ def directory(options: MountOptions) -> Path:
     return (options.disk_cache_dir or shared_cache(os.environ)) / ROOM
 
 
-def open_writeback(
-    options: MountOptions, api: ApiClient, blocks: BlockCache, sink: SavedSink
-) -> WriteBack | None:
-    """Ready to save, or None for a mount that only reads. Raises NoSpaceError, SaveFailed."""
-    if not options.read_write:
-        return None
+def make_writeback(options: MountOptions, api: ApiClient, blocks: BlockCache, sink: SavedSink) -> WriteBack:
+    """Ready to save once it is started. Raises NoSpaceError, SaveFailed, and what the API answers."""
     owner = Owner(api.host, str(api.current_user().get("uuid") or ""))
     return WriteBack.open(directory(options), owner=owner, records=api, blocks=blocks, saved=sink)
 
