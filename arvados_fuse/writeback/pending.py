@@ -75,6 +75,8 @@ class Pending:
         """Read the rows of the journal. Raises SaveFailed, ManifestError."""
         with self._lock:
             spool = self.spools.existing
+            # Who waits for record 1 waits for all of these.
+            self._number = 1
             for line in self._journal.lines():
                 row = Row(
                     decode(line.before, spool),
@@ -84,6 +86,7 @@ class Pending:
                     None,
                 )
                 self._put(line.uuid, line.path, row)
+            self._number = 1  # a record that those who wait can wait for
 
     # Recording.
 
