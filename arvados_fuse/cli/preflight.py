@@ -6,11 +6,11 @@ directory.
 
 import dataclasses
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from arvados_fuse.errors import SetupError
+from arvados_fuse.fuse import fusermount
 from arvados_fuse.fuse.unmount import mounts_at
 from arvados_fuse.options import MountOptions
 
@@ -81,7 +81,7 @@ def check_fuse_device(device: Path) -> None:
 
 def check_fusermount() -> None:
     """Who isn't root mounts through the set-uid helper of the Debian package fuse (or fuse3)."""
-    if os.geteuid() != 0 and shutil.which("fusermount") is None and shutil.which("fusermount3") is None:
+    if os.geteuid() != 0 and fusermount.find() is None:
         raise SetupError("the program fusermount is missing; install it with: apt-get install fuse")
 
 

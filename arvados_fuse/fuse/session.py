@@ -11,6 +11,7 @@ from pathlib import Path
 import llfuse
 
 from arvados_fuse.errors import SetupError
+from arvados_fuse.fuse import fusermount
 from arvados_fuse.fuse.unmount import abort, mounts_at
 
 logger = logging.getLogger("arvados.arvados_fuse")
@@ -51,13 +52,16 @@ class Session:
             self._options.add("ro")
         self._open = False
         self._descriptor = -1
+        self._alias = fusermount.Alias()
 
     def open(self) -> None:
         """Mount. Programs that look wait until `run` answers. Raises SetupError."""
         before = _fuse_descriptors()
+        self._alias.make()
         try:
             llfuse.init(self._operations, str(self._mount_dir), self._options)
         except RuntimeError as error:
+            self._alias.remove()
             raise SetupError(
                 f"mounting at {self._mount_dir} failed ({error}); the lines above from fusermount say why."
             ) from error
@@ -89,6 +93,7 @@ class Session:
                 for mount in mounts_at(self._mount_dir)[:1]:
                     abort(mount)
             llfuse.close(unmount=True)
+            self._alias.remove()
 
 
 def _fuse_descriptors() -> set[int]:

@@ -11,14 +11,13 @@ import ctypes
 import logging
 import os
 import re
-import shutil
 import subprocess
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 from arvados_fuse.errors import ArvadosFuseError, SetupError
-from arvados_fuse.fuse import guard
+from arvados_fuse.fuse import fusermount, guard
 
 logger = logging.getLogger("arvados.arv-mount")
 
@@ -132,9 +131,8 @@ def abort(mount: MountPoint) -> None:
 
 def _fusermount() -> str:
     """The unmount helper of libfuse 2 or 3: it works without root."""
-    for name in ("fusermount", "fusermount3"):
-        if program := shutil.which(name):
-            return program
+    if program := fusermount.find():
+        return program
     raise SetupError("fusermount was not found: install the package fuse (or fuse3).")
 
 

@@ -3,6 +3,7 @@
 Where they differ on purpose, DIFFERENCES says what each does and why; docs/compatibility.md has that table.
 """
 
+import contextlib
 import os
 import re
 import signal
@@ -117,6 +118,17 @@ class Place:
         for mount in mounts_at(self.parent, recursive=True):
             unmount(Path(mount.path), timeout=5)
         wait_for(lambda: not mounts_at(self.parent, recursive=True), "nothing is mounted")
+        for process in self._processes():  # stock's stays now and then when its mount is taken away
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+
+    def _processes(self) -> list[int]:
+        found = []
+        for directory in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if os.fsencode(self.mnt) in (directory / "cmdline").read_bytes().split(b"\0"):
+                    found.append(int(directory.name))
+        return found
 
     def plain(self, text: str) -> str:
         """Without what differs between two places."""
