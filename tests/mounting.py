@@ -44,16 +44,20 @@ class Mounted:
 
 @contextmanager
 def mounted(
-    base: Path, environment: Mapping[str, str], *options: str, expected: Sequence[str] = ()
+    base: Path,
+    environment: Mapping[str, str],
+    *options: str,
+    expected: Sequence[str] = (),
+    program: Sequence[str] = (str(PROJECT / "bin/arv-mount"),),
 ) -> Iterator[Mounted]:
     """Mount below `base` with options of the command line; unmount, look at exit code and log at the end.
 
-    expected: words of UNEXPECTED that this test provokes.
+    expected: words of UNEXPECTED that this test provokes. program: what Python runs as the command.
     """
     number = sum(1 for _ in base.glob("mnt*"))
     root, log = base / f"mnt{number}", base / f"log{number}"
     root.mkdir()
-    command = [sys.executable, str(PROJECT / "bin/arv-mount"), "--foreground", *options]
+    command = [sys.executable, *program, "--foreground", *options]
     if "--disk-cache-dir" not in options:
         command += ["--disk-cache-dir", str(base / "cache")]
     with open(log, "wb") as output:

@@ -149,7 +149,12 @@ class Follower:
             self._all_again = time.monotonic() + GRACE
             return
         self._all_again = None
-        policy.max_age, policy.brief = max(self._refresh_time, LONG), BRIEF
+        # Records of the log, for which we ask then, do not tell of permissions that were taken away.
+        polling = status.state == "polling"
+        policy.max_age, policy.brief = (
+            self._refresh_time if polling else max(self._refresh_time, LONG),
+            BRIEF,
+        )
 
     # The kernel
 

@@ -189,8 +189,10 @@ def test_a_short_refresh_time_is_made_long_by_events_and_back(mine: Maker, tmp_p
         fs = built.filesystem
         follower = Follower(fs.context, fs.inodes, queue.SimpleQueue(), queue.SimpleQueue(), refresh_time=2.0)
         assert fs.lookup(ROOT, b"a").timeout <= 2.0
-        follower.take(Status("polling", 0.0))
+        follower.take(Status("connected", 0.0))
         assert 2.0 < fs.lookup(ROOT, b"a").timeout <= LONG
+        follower.take(Status("polling", 0.0))
+        assert fs.lookup(ROOT, b"a").timeout <= 2.0, "the log does not tell everything"
         follower.take(Status("disconnected", 0.0))
         assert fs.lookup(ROOT, b"a").timeout <= 2.0
 

@@ -261,15 +261,65 @@ def test_unchanged_files_stay_in_the_kernel(stage: Stage, home: Mounted) -> None
     assert (stage.root / "c/same").stat().st_ino == before.st_ino
 
 
-def test_without_events_within_the_refresh_time(mine: Maker, tmp_path: Path) -> None:
-    refresh = 2.0
-    variables = environment(mine.server, mine.token)
-    options = ("--all", "--refresh-time", str(refresh), "--disable-event-listening", "--debug")
-    with mounted(tmp_path, variables, *options) as mount:
+class Sharing:
+    """Another user's project, which this one may read."""
+
+    def __init__(self, stage: Stage) -> None:
+        server = stage.maker.server
+        tag = secrets.token_hex(4)
+        reader = server.call("GET", "users/current", token=stage.maker.token).body["uuid"]
+        self.owner = Maker(server, server.new_user(f"owner{tag}", first_name="O", last_name=tag)[1])
+        self.project = self.owner.project("shared")
+        collection = self.owner.collection("c", {"d/f": b"f"}, owner_uuid=self.project)["uuid"]
+        attributes = {"link_class": "permission", "name": "can_read", "tail_uuid": reader}
+        self.link = self.owner.make("links", **attributes, head_uuid=self.project)["uuid"]
+        top = stage.by_id.parent
+        self.places = [top / self.project / "c/d/f", top / collection / "d/f"]
+        self.places += [top.parent / f"shared/O {tag}/shared/c/d/f"]
+        for place in self.places:
+            wait_for(place.exists, f"it is shared: {place}")
+
+    def stop(self) -> None:
+        path = f"links/{self.link}"
+        assert self.owner.server.call("DELETE", path, token=self.owner.token).status == 200
+
+
+def permission_removed(stage: Stage, _number: int) -> float:
+    sharing = Sharing(stage)
+    sharing.stop()
+    return stage.soon(lambda: not any(place.exists() for place in sharing.places))
+
+
+WITHOUT_EVENTS = (*KINDS, permission_removed)
+REFUSED = (
+    "-c",
+    "import sys\n"
+    "from arvados_fuse.api import ApiClient\n"
+    "from arvados_fuse.cli.main import main\n"
+    "ApiClient.websocket_url = property(lambda self: 'wss://127.0.0.1:9/websocket')\n"
+    "sys.exit(main())",
+)
+"""The command, on a cluster whose event server is down."""
+
+
+@pytest.mark.parametrize("how", ["switched off", "no websocket"])
+def test_without_events_within_the_refresh_time(mine: Maker, tmp_path: Path, how: str) -> None:
+    refresh = 1.0
+    options = ["--all", "--refresh-time", str(refresh), "--debug"]
+    program: tuple[str, ...] = (str(PROJECT / "bin/arv-mount"),)
+    if how == "switched off":
+        options.append("--disable-event-listening")
+    else:
+        program = REFUSED
+    with mounted(tmp_path, environment(mine.server, mine.token), *options, program=program) as mount:
+        if how == "no websocket":
+            wait_for(lambda: "Events: polling" in mount.log, "it asks for the log")
         stage = Stage(mount, mine)
-        for kind in (file_added, file_changed, collection_renamed):
-            assert kind(stage, 0) <= refresh + SOON, kind
-        assert "Events" not in mount.log
+        for kind in WITHOUT_EVENTS:
+            took = kind(stage, 0)
+            print(f"{how}: {kind.__name__} {took:.2f} s")
+            assert took <= refresh + SOON, kind
+        assert ("Events" not in mount.log) == (how == "switched off")
 
 
 def test_the_server_restarts_and_changes_show_again(fresh_server: LocalServer, tmp_path: Path) -> None:
