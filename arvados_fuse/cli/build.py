@@ -114,6 +114,7 @@ def build(options: MountOptions, settings: ApiSettings) -> MountSession:
     replaced: queue.SimpleQueue[BlockReplaced] = queue.SimpleQueue()
     blocks = _blocks(options, settings, api, replaced)
     sink = saving.SavedSink()
+    writeback: WriteBack | None = None
     try:
         blocks.start()
         writeback = saving.make_writeback(options, api, blocks, sink) if options.read_write else None
@@ -134,6 +135,8 @@ def build(options: MountOptions, settings: ApiSettings) -> MountSession:
         places = [Place(mount.kind, mount.name) for mount in options.custom]
         root = build_root(context, options.mode, options.target, places)
     except BaseException:
+        if writeback is not None:
+            writeback.close(timeout=0.0)
         blocks.close()
         api.close()
         raise
@@ -151,9 +154,11 @@ def build(options: MountOptions, settings: ApiSettings) -> MountSession:
     follower = Follower(context, filesystem.inodes, news, invalidations, refresh_time=options.refresh_time)
     events = _changeable(options) and options.listen_events
     listener = _listener(options, settings, api, news) if events else None
+    inside = Inside(options, operations, filesystem, api, blocks, listener)
+    inside.control.register("save", saving.answer_save(context))
     return MountSession(
         filesystem,
-        Inside(options, operations, filesystem, api, blocks, listener),
+        inside,
         api,
         blocks,
         session,

@@ -48,10 +48,15 @@ def _run(command: Command) -> int:
     options = command.options
     logs.configure(options.logfile, options.debug)
     if command.action in ("unmount", "unmount_all"):
+        saved = _save_first(command)
         _unmount(command, recursive=command.action == "unmount_all")
-        return 0
+        return 0 if saved else FAILED
     if command.asked.what:
         return _show(command)
+    if command.warming is not None:
+        from arvados_fuse.cli import warm
+
+        return warm.run(command.warming)
     if command.action == "recover":
         from arvados_fuse.cli import recover
 
@@ -136,6 +141,12 @@ def settings_of(options: MountOptions) -> "ApiSettings":
 def _secrets(settings: "ApiSettings") -> list[str]:
     """The token and, for one of the form `v2/uuid/secret`, its secret part, which works alone as well."""
     return [settings.token, settings.token.rpartition("/")[2]]
+
+
+def _save_first(command: Command) -> bool:
+    from arvados_fuse.cli.unsaved import save_first
+
+    return save_first(command.options.mount_dir, patience=command.unmount_timeout)
 
 
 def _unmount(command: Command, recursive: bool = False) -> None:

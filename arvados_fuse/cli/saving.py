@@ -3,16 +3,23 @@
 Used by `build.py` (open, the sink of what was saved) and `MountSession.close` (drain).
 """
 
+import contextlib
 import logging
 import os
+import signal
 import sys
-import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 from arvados_fuse.api import ApiClient
 from arvados_fuse.cli.preflight import shared_cache
+from arvados_fuse.cli.unsaved import ProgressLine
+from arvados_fuse.errors import ArvadosFuseError, Unreachable
 from arvados_fuse.keep import BlockCache
 from arvados_fuse.options import MountOptions
+from arvados_fuse.reporting.control import Handler
 from arvados_fuse.tree import Context
 from arvados_fuse.writeback import Owner, Saved, Status, WriteBack
 
@@ -22,8 +29,10 @@ ROOM = "arv-mount-unsaved"
 """Directory below the block cache where changes wait for the server, one directory for each mount."""
 DRAIN = 600.0
 """Seconds that the end of a mount waits for what is unsaved; it stays on disk after that."""
-QUIET = 1.0
-"""Seconds of saving before progress is shown."""
+STEP = 0.5
+"""Seconds between two answers to `save`."""
+ENOUGH = 2
+"""Times Ctrl-C that end a drain."""
 
 
 class SavedSink:
@@ -50,14 +59,51 @@ def make_writeback(options: MountOptions, api: ApiClient, blocks: BlockCache, si
     return WriteBack.open(directory(options), owner=owner, records=api, blocks=blocks, saved=sink)
 
 
-def drain(writeback: WriteBack, context: Context, room: Path) -> Status:
-    """Save everything, also of files that nobody closed; what is left is on disk and said."""
+def record_open_files(context: Context) -> None:
+    """Write down files that nobody closed yet, as they are now."""
     for state in context.working():
         if state.working is not None:
             state.working.flush_all()
-    line = _ProgressLine()
-    status = writeback.close(timeout=DRAIN, progress=line.show)
-    line.end()
+
+
+def answer_save(context: Context) -> Handler:
+    """The control request `save`: save everything now. Answers tell what is left, the last one whether and
+    why something can't be saved (`error`)."""
+
+    def answers(_arguments: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+        writeback = context.writeback
+        if writeback is None:
+            return
+        record_open_files(context)
+        while True:
+            error = ""
+            try:
+                writeback.save(None, deadline=STEP)
+            except Unreachable:
+                pass
+            except ArvadosFuseError as refusal:
+                error = str(refusal)
+            status = writeback.status()
+            yield {"files": status.files, "bytes": status.bytes, "error": error}
+            if error or status.is_clean():
+                return
+
+    return answers
+
+
+def drain(writeback: WriteBack, context: Context, room: Path) -> Status:
+    """Save everything, also of files that nobody closed; what is left is on disk and said.
+
+    Ctrl-C tells what would be left; a second one, or SIGTERM, ends it.
+    """
+    record_open_files(context)
+    watch = _DrainWatch(writeback)
+    with watch.signals():
+        try:
+            status = writeback.close(timeout=DRAIN, progress=watch.progress)
+        except _Enough:
+            status = writeback.close(timeout=0.0)
+    watch.line.end()
     if not status.is_clean():
         reasons = sorted({one.error for one in status.collections if one.error})
         why = f": {'; '.join(reasons)}" if reasons else ""
@@ -71,28 +117,44 @@ def drain(writeback: WriteBack, context: Context, room: Path) -> Status:
     return status
 
 
-class _ProgressLine:
-    """One line on a terminal that tells how saving goes; nothing when it goes fast or nobody watches."""
+class _Enough(Exception):
+    """Whoever waits for the end of the mount does not want to wait any longer."""
 
-    def __init__(self) -> None:
-        self._began = time.monotonic()
-        self._first: int | None = None
-        self._shown = False
 
-    def show(self, status: Status) -> None:
+class _DrainWatch:
+    """Shows how the drain goes, and listens for signals meanwhile."""
+
+    def __init__(self, writeback: WriteBack) -> None:
+        self.line = ProgressLine()
+        self._writeback = writeback
+        self._asked = 0
+
+    def progress(self, status: Status) -> None:
         """See `WriteBack.close`."""
-        passed = time.monotonic() - self._began
-        if self._first is None:
-            self._first = status.bytes
-        if passed < QUIET or status.is_clean() or not sys.stderr.isatty():
-            return
-        done = self._first - status.bytes
-        left = f", {status.bytes / done * passed:.0f} s left" if done > 0 and status.bytes else ""
-        text = f"saving: {status.files} paths, {status.bytes / 1e6:.1f} MB to go{left}"
-        print(f"\r{text:<70}", end="", file=sys.stderr, flush=True)
-        self._shown = True
+        self.line.show(status.files, status.bytes)
+        if self._asked >= ENOUGH:
+            raise _Enough
 
-    def end(self) -> None:
-        """Leave the line."""
-        if self._shown:
-            print(file=sys.stderr)
+    @contextlib.contextmanager
+    def signals(self) -> Iterator[None]:
+        """Take SIGINT and SIGTERM, which are held since the mount began."""
+        ending = (signal.SIGINT, signal.SIGTERM)
+        before = [signal.signal(number, self._signalled) for number in ending]
+        held = signal.pthread_sigmask(signal.SIG_UNBLOCK, ending)
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
+            for number, handler in zip(ending, before, strict=True):
+                signal.signal(number, handler)
+
+    def _signalled(self, number: int, _frame: FrameType | None) -> None:
+        self._asked += ENOUGH if number == signal.SIGTERM else 1
+        if self._asked < ENOUGH:
+            status = self._writeback.status()
+            self.line.end()
+            print(
+                f"{status.files} changed paths ({status.bytes} bytes) would stay on this machine, to be "
+                "saved by the next mount. Ctrl-C once more ends it.",
+                file=sys.stderr,
+            )

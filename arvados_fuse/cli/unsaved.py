@@ -1,0 +1,68 @@
+"""Asking a live mount to save before it is unmounted, and showing how saving goes.
+
+Used by `main.py` for `--unmount`, and by `saving.py`. Needs neither settings nor an API server.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+from arvados_fuse.cli import live
+from arvados_fuse.errors import ArvadosFuseError
+
+QUIET = 1.0
+"""Seconds of saving before progress is shown."""
+
+
+def save_first(mount_dir: Path, *, patience: float) -> bool:
+    """Ask the live mount at `mount_dir`, if it is one of ours, to save everything; whether nothing is left.
+
+    patience: seconds without progress after which it is given up. A dead mount is never touched.
+    """
+    line = ProgressLine()
+    last, moved = (0, 0), time.monotonic()
+    error = ""
+    try:
+        for answer in live.ask(mount_dir, "save", silence=max(patience, 1.0)):
+            files, size, error = int(answer["files"]), int(answer["bytes"]), str(answer["error"])
+            line.show(files, size)
+            if (files, size) != last:
+                last, moved = (files, size), time.monotonic()
+            if not files or time.monotonic() - moved > patience:
+                break
+    except ArvadosFuseError:
+        pass  # dead, not one of ours, or read-only: nothing of it is left to save by asking
+    finally:
+        line.end()
+    if last[0]:
+        why = f": {error}" if error else ""
+        print(f"arv-mount: {last[0]} changed paths at {mount_dir} are not saved yet{why}", file=sys.stderr)
+    return not last[0]
+
+
+class ProgressLine:
+    """One line on a terminal that tells how saving goes; nothing when it goes fast or nobody watches."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._first: int | None = None
+        self._shown = False
+
+    def show(self, files: int, size: int) -> None:
+        """files: paths that are left. size: bytes."""
+        passed = time.monotonic() - self._began
+        if self._first is None:
+            self._first = size
+        if passed < QUIET or not files or not sys.stderr.isatty():
+            return
+        done = self._first - size
+        left = f", {size / done * passed:.0f} s left" if done > 0 and size else ""
+        text = f"saving: {files} paths, {size / 1e6:.1f} MB to go{left}"
+        print(f"\r{text:<70}", end="", file=sys.stderr, flush=True)
+        self._shown = True
+
+    def end(self) -> None:
+        """Leave the line."""
+        if self._shown:
+            print(file=sys.stderr)
+        self._shown = False
