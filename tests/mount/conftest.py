@@ -1,5 +1,5 @@
 """Fixtures of the mount rung."""
 
-from worlds import world
+from worlds import mine, world
 
-__all__ = ["world"]
+__all__ = ["mine", "world"]
