@@ -11,7 +11,7 @@ import queue
 from pathlib import Path
 
 from arvados_fuse.api import ApiClient, ApiSettings, EventListener, News, Pace
-from arvados_fuse.cli import saving
+from arvados_fuse.cli import saving, warm
 from arvados_fuse.cli.inside import Inside
 from arvados_fuse.cli.preflight import shared_cache
 from arvados_fuse.fuse.notify import Notifier
@@ -156,6 +156,7 @@ def build(options: MountOptions, settings: ApiSettings) -> MountSession:
     listener = _listener(options, settings, api, news) if events else None
     inside = Inside(options, operations, filesystem, api, blocks, listener)
     inside.control.register("save", saving.answer_save(context))
+    warm.register(inside.control, filesystem)
     return MountSession(
         filesystem,
         inside,

@@ -13,6 +13,7 @@ from typing import Literal
 
 from arvados_fuse.cli.inside_options import NOTHING, Asked, asked
 from arvados_fuse.cli.parser import make_parser
+from arvados_fuse.cli.warm_options import Warming, settle_paths, warming
 from arvados_fuse.options import Mode, MountOptions
 
 Action = Literal["mount", "replace", "unmount", "unmount_all", "recover"]
@@ -20,13 +21,15 @@ Action = Literal["mount", "replace", "unmount", "unmount_all", "recover"]
 
 @dataclass(frozen=True)
 class Command:
-    """What one command line asks for. `unmount_timeout` is in seconds. asked: what of a running mount."""
+    """What one command line asks for. `unmount_timeout` is in seconds. asked, warming: of a running
+    mount."""
 
     action: Action
     options: MountOptions
     unmount_timeout: float = 2.0
     discard: bool = False
     asked: Asked = NOTHING
+    warming: Warming | None = None
 
 
 class UsageError(Exception):
@@ -41,6 +44,7 @@ def parse(arguments: Sequence[str], program: str = "arv-mount") -> Command:
     """
     parser = make_parser(program)
     found = parser.parse_args(list(arguments))
+    settle_paths(found)
     _settle_mount_dir(parser, found, arguments)
     asking = asked(parser, found)
     _check_layout(found)
@@ -79,6 +83,7 @@ def parse(arguments: Sequence[str], program: str = "arv-mount") -> Command:
         unmount_timeout=found.unmount_timeout,
         discard=found.discard,
         asked=asking,
+        warming=warming(parser, found),
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from arvados_fuse.cli import values
 from arvados_fuse.cli.inside_options import add_inside
+from arvados_fuse.cli.warm_options import add_warming
 from arvados_fuse.options import CustomMount
 from arvados_fuse.version import __version__
 
@@ -102,6 +103,7 @@ def make_parser(program: str = "arv-mount") -> argparse.ArgumentParser:
     _add_unmounting(parser)
     _add_cache(parser)
     add_inside(parser)
+    add_warming(parser)
     _add_logging(parser, program)
     return parser
 

@@ -111,7 +111,7 @@ class BlockCache:
         if held is not None:
             data = held.read(offset, size)
             if data is not None:
-                self.counters.add("cache.hit")
+                self.counters.count("keep.get", "cache.hit")
                 return data
         return self._read_slowly(locator, offset, size, watcher)
 
@@ -237,11 +237,11 @@ class BlockCache:
                 data = self._reread(locator, offset, size)
                 if data is not None:
                     if not missed:
-                        self.counters.add("cache.hit")
+                        self.counters.count("keep.get", "cache.hit")
                     return data
                 flight = self._dispatcher.join(locator, text, demanded=True)
             if not missed:
-                self.counters.add("cache.miss")
+                self.counters.count("keep.get", "cache.miss")
             missed = True
             try:
                 self._await(flight, end)
@@ -265,13 +265,13 @@ class BlockCache:
         if flight.released >= end:
             return
         self._dispatcher.join(flight.locator, flight.text, demanded=True)
-        silent_since, received = time.monotonic(), self.counters.get("net.rx")
+        silent_since, received = time.monotonic(), self.counters.get("net.received_bytes")
         while not flight.wait(end, WAIT_STEP):
             if not flight.started:
                 self._dispatcher.hurry()
             now = time.monotonic()
-            if received != self.counters.get("net.rx"):
-                silent_since, received = now, self.counters.get("net.rx")
+            if received != self.counters.get("net.received_bytes"):
+                silent_since, received = now, self.counters.get("net.received_bytes")
             elif now - silent_since > self._silence:
                 stripped = flight.locator.stripped
                 text = f"block {stripped}: nothing at all came from Keep for {now - silent_since:.0f} s"

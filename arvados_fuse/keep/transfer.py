@@ -237,7 +237,7 @@ class Transfers:
                 flight.arrived(sink.content, at, part)
                 md5.update(part)  # after handing out: the hash is not on the way of who waits for these bytes
                 at += count
-                self._counters.add("net.rx", count)
+                self._counters.add("net.received_bytes", count)
                 self.rate.note(count)
                 if flight.stopping:
                     raise Abandoned

@@ -289,7 +289,7 @@ class Uploader:
         if not text.startswith(locator.md5):
             outcomes.wrong(service, "it confirmed another block")
             return None
-        self._counters.add("net.tx", len(view))
+        self._counters.add("net.sent_bytes", len(view))
         return stored
 
     def _keep_copy(self, locator: Locator, view: memoryview) -> None:

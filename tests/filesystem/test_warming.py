@@ -39,7 +39,7 @@ def last(steps: Any) -> dict[str, Any]:
 
 def received(built: MountSession) -> int:
     """Bytes that came from Keep."""
-    return built.filesystem.context.blocks.counters.get("net.rx")
+    return built.filesystem.context.blocks.counters.get("net.received_bytes")
 
 
 @pytest.fixture

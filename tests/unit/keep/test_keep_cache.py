@@ -62,7 +62,7 @@ def test_any_range_is_right_cold_and_cached(cache: BlockCache, cluster: Cluster,
         assert cache.read(locator, offset, length) == data[offset : offset + length]
     assert cache.read(locator, 0, size) == data
     assert sum(peer.count("GET") for peer in cluster) <= 2
-    assert cache.counters.get("net.rx") == size
+    assert cache.counters.get("net.received_bytes") == size
 
 
 def test_the_empty_block_needs_no_server(cache: BlockCache, cluster: Cluster) -> None:
@@ -348,10 +348,10 @@ def test_a_stream_leaves_what_is_used_again(
     for locator in locators[8:]:
         for offset in range(0, 4 * MIB, MIB):
             cache.read(locator, offset, MIB)
-    fetched = cache.counters.get("net.rx")
+    fetched = cache.counters.get("net.received_bytes")
     for number, locator in enumerate(genome):
         assert cache.read(locator, 10, 10) == blocks[number][:10]
-    assert cache.counters.get("net.rx") == fetched
+    assert cache.counters.get("net.received_bytes") == fetched
 
 
 def test_counters(cache: BlockCache, cluster: Cluster) -> None:
@@ -361,7 +361,7 @@ def test_counters(cache: BlockCache, cluster: Cluster) -> None:
     cache.read(locator, 0, 10)
     assert cache.counters.get("cache.miss") == 1
     assert cache.counters.get("cache.hit") == 2
-    assert cache.counters.get("net.rx") == len(BLOCK)
+    assert cache.counters.get("net.received_bytes") == len(BLOCK)
     assert cache.counters.snapshot()["keep.requests"] >= 1
 
 

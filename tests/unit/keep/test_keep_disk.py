@@ -396,7 +396,7 @@ def test_a_directory_of_another_user(cluster: Cluster, make_cache: MakeCache, tm
     cache = make_cache(DiskStore(tmp_path / "file" / "keep"))
     assert cache.read(locator, 0, len(BLOCK)) == BLOCK
     assert cache.read(locator, 0, 5) == BLOCK[:5]
-    assert cache.counters.get("net.rx") == len(BLOCK)
+    assert cache.counters.get("net.received_bytes") == len(BLOCK)
 
 
 def test_out_of_file_descriptors(
@@ -441,9 +441,9 @@ def test_idle_files_are_closed_so_that_others_may_evict_them(
     store.look_after()
     assert _open_blocks(directory) == 0
     store.check()
-    fetched = cache.counters.get("net.rx")
+    fetched = cache.counters.get("net.received_bytes")
     assert cache.read(locator, 0, len(BLOCK)) == BLOCK
-    assert cache.counters.get("net.rx") == fetched
+    assert cache.counters.get("net.received_bytes") == fetched
 
 
 def test_a_full_disk_is_given_back_some_of_the_cache(

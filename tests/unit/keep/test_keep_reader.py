@@ -197,7 +197,7 @@ def test_blocks_come_before_they_are_read(
             ahead = reader.after(offset, 131072)
             if ahead is not None:
                 reader.announce(ahead, locators)
-    wait_until(lambda: cache.counters.get("net.rx") == 10 * MIB, "not read ahead")
+    wait_until(lambda: cache.counters.get("net.received_bytes") == 10 * MIB, "not read ahead")
     # Three readers of one file share what was fetched.
     assert cluster.peers[0].count("GET") == 10
     wait_until(lambda: cache.fetch_ahead(locators[9]) is False, "not held")

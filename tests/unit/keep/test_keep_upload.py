@@ -59,7 +59,7 @@ def test_replicas_are_reached_at_the_first_services(
     order = [service.uuid for service in rendezvous(locator[:32], four.keep_services())]
     assert [peer.uuid for peer in holders(four, DATA)] == order[:replicas]
     assert cache.counters.get("keep.put") == 1
-    assert cache.counters.get("net.tx") == replicas * len(DATA)
+    assert cache.counters.get("net.sent_bytes") == replicas * len(DATA)
 
 
 def test_a_proxy_that_stores_several_is_asked_once(
