@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import collection, layers, names, reading, report, starting
+from benchmarks import collection, layers, names, reading, report, starting, writing
 from benchmarks.bench import QUICK, Bench, Sizes, Workload, null, ours, stock
 from benchmarks.report import Section
 from benchmarks.rows import Measured, summarise
@@ -34,6 +34,8 @@ WORKLOADS: tuple[Workload, ...] = (
     names.PROJECT,
     names.FILES,
     names.THREADING,
+    writing.SMALL,
+    writing.LARGE,
     layers.LAYERS,
 )
 ENGINE = "collection"

@@ -32,6 +32,13 @@ class Sizes:
     """Lookups of a name that is not there."""
     walk_limit: float = 60.0
     """Seconds after which a walk is given up."""
+    small_writes: int = 1_000
+    """Small files that are written."""
+    tar_files: int = 2_000
+    large_write: int = 1 << 30
+    """Bytes."""
+    write_limit: float = 150.0
+    """Seconds after which writing small files is given up."""
 
 
 QUICK = Sizes(
@@ -42,6 +49,10 @@ QUICK = Sizes(
     collections=500,
     misses=200,
     walk_limit=8.0,
+    small_writes=200,
+    tar_files=400,
+    large_write=256 << 20,
+    write_limit=30.0,
 )
 CACHED_BLOCKS = 10_000
 """Blocks in the cache directory of the second start-up."""
@@ -84,6 +95,7 @@ class Bench:
         environment: Mapping[str, str] | None = None,
         null_files: int = 0,
         null_options: Sequence[str] = (),
+        options: Sequence[str] = (),
     ) -> Iterator["Mounted"]:
         """A mount of the subject on this cache directory, else on one of its own that is dropped
         afterwards."""
@@ -93,10 +105,10 @@ class Bench:
         mount = Mount(subject, scratch / f"mnt{self._mounts}", scratch / f"log{self._mounts}")
         try:
             if subject.name == "null":
-                options, sign = [*self._null_options(null_files), *null_options], "large"
+                given, sign = [*self._null_options(null_files), *null_options], "large"
             else:
-                options, sign = ["--disk-cache-dir", str(cache or own)], "by_id/README"
-            seconds = mount.start(options, environment or self.stage.environment(), sign)
+                given, sign = ["--disk-cache-dir", str(cache or own), *options], "by_id/README"
+            seconds = mount.start(given, environment or self.stage.environment(), sign)
             yield Mounted(mount, seconds)
         finally:
             mount.close()

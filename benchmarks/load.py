@@ -17,38 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.content import BLOCK, PIECE, SMALL_FILE, expected, piece, small_content
-from benchmarks.processes import cpu_seconds
+from benchmarks.run_clock import Run, Wrong
+from benchmarks.write_load import overwrite, untar, write_large, write_small
 
 Figures = dict[str, Any]
 
 READY_POLL = 0.002
 """Seconds between two looks at a mount that is starting."""
 PAGE = 4096
-
-
-class Wrong(Exception):
-    """The mount gave other bytes than were stored."""
-
-
-class Run:
-    """The clock, and how far it is: said every half second, for the case that the run is given up."""
-
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
-        self._next = time.monotonic() + 0.5
-        self._cpu = cpu_seconds(pid)
-        self.start = time.perf_counter()
-
-    def at(self, count: int, **figures: float) -> None:
-        """So many are done."""
-        if time.monotonic() >= self._next:
-            print(json.dumps({"progress": count, **figures}), flush=True)
-            self._next = time.monotonic() + 0.5
-
-    def done(self, count: int, **figures: float) -> Figures:
-        """Stop the clock; the figures."""
-        seconds = time.perf_counter() - self.start
-        return {"seconds": seconds, "cpu": cpu_seconds(self._pid) - self._cpu, "count": count, **figures}
 
 
 def ready(path: str) -> Figures:
@@ -223,6 +199,10 @@ LOADS: dict[str, Callable[..., Figures]] = {
         misses,
         stat_storm,
         small_files,
+        write_small,
+        untar,
+        write_large,
+        overwrite,
     )
 }
 

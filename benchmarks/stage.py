@@ -37,6 +37,7 @@ class Stage:
         # One service, so that a slow line in front of it is the only way to the blocks.
         self.server = LocalServer(scratch / "arvados", "--keep-services", "1")
         self._made: dict[tuple[str, int], Any] = {}
+        self._empties = 0
 
     def start(self) -> "Stage":
         """Start the server."""
@@ -79,6 +80,11 @@ class Stage:
             return self._collection(f"{count} blocks", f". {' '.join(locators)} {' '.join(tokens)}\n")
 
         return self._once("blocks", count, make)
+
+    def empty(self) -> str:
+        """A new collection without files."""
+        self._empties += 1
+        return self._collection(f"empty {self._empties}", "")
 
     def tree(self, files: int) -> str:
         """A collection of so many files in directories of 100, `d00000/f000000` ..."""

@@ -1,0 +1,98 @@
+"""Writing: many small files, a tar, a large file, pages here and there."""
+
+from collections.abc import Sequence
+
+from benchmarks.bench import Bench, Sizes, Workload
+from benchmarks.rows import Measured, Row, Value
+from benchmarks.runs import Done, Subject
+
+LARGE_LIMIT = 240.0
+"""Seconds that a large file may take."""
+OVERWRITES = 2_000
+MOUNTS = ("ours", "stock")
+"""The null file system can't be written to."""
+
+
+def small_rows(sizes: Sizes) -> Sequence[Row]:
+    """See Workload."""
+    return [
+        Row("small", f"{sizes.small_writes:,} files of 4 KiB, written and closed one by one", "s", aim=50),
+        Row("small_saved", "  until all of it is on the server", "s"),
+        Row("small_requests", "  API requests", "requests"),
+        Row("tar", f"a tar of {sizes.tar_files:,} files unpacked", "s", aim=100),
+        Row("tar_saved", "  until all of it is on the server", "s"),
+        Row("tar_requests", "  API requests", "requests"),
+        Row("memory", "  most memory of the mount", "MB"),
+    ]
+
+
+def small_run(bench: Bench, subject: Subject) -> Measured:
+    """See Workload."""
+    stage, sizes = bench.stage, bench.sizes
+    found: dict[str, Value] = {}
+    loads = (("small", "write_small", sizes.small_writes), ("tar", "untar", sizes.tar_files))
+    for key, load, count in loads:
+        uuid = stage.empty()
+        with bench.mounted(subject, options=["--read-write"]) as mounted:
+            mark = stage.api_mark()
+            root = mounted.path(uuid).rstrip("/")
+            done = mounted.mount.run(load, sizes.write_limit, path=f"{root}/new", root=root, count=count)
+            found |= _times(key, done)
+            requests = stage.api_requests(mark)
+            if requests is not None:
+                found[f"{key}_requests"] = Value(requests, bound=not done.finished)
+            if not done.finished:
+                bench.note(
+                    f"{subject.name}: {load} was given up after {sizes.write_limit:.0f} s, "
+                    f"at {done.figures['count']:,} of {count:,} files"
+                )
+            found["memory"] = mounted.mount.peak_memory()
+    return found
+
+
+def large_rows(sizes: Sizes) -> Sequence[Row]:
+    """See Workload."""
+    size = f"{sizes.large_write >> 20:,} MiB"
+    return [
+        Row("large", f"{size} written from end to end, closed", "MB/s", aim=1.5),
+        Row("large_saved", "  until all of it is on the server", "MB/s"),
+        Row("large_cpu", "  CPU of the mount", "s/GiB"),
+        Row("large_memory", "  most memory of the mount", "MB"),
+        Row("overwrite", f"{OVERWRITES:,} pages anywhere in it, then fsync", "s", aim=1),
+        Row("overwrite_cpu", "  CPU of the mount", "s"),
+    ]
+
+
+def large_run(bench: Bench, subject: Subject) -> Measured:
+    """See Workload."""
+    stage, size = bench.stage, bench.sizes.large_write
+    uuid = stage.empty()
+    found: dict[str, Value] = {}
+    with bench.mounted(subject, options=["--read-write"]) as mounted:
+        root = mounted.path(uuid).rstrip("/")
+        done = mounted.mount.run("write_large", LARGE_LIMIT, path=f"{root}/large", root=root, size=size)
+        figures, bound = done.figures, not done.finished
+        found["large"] = Value(figures["count"] / 1e6 / figures["seconds"], bound)
+        if "saved" in figures:
+            found["large_saved"] = Value(figures["count"] / 1e6 / figures["saved"])
+            found["large_cpu"] = Value(figures["cpu"] * (1 << 30) / size)
+        found["large_memory"] = mounted.mount.peak_memory()
+        if done.finished:
+            done = mounted.mount.run(
+                "overwrite", LARGE_LIMIT, path=f"{root}/large", root=root, count=OVERWRITES
+            )
+            found["overwrite"] = Value(done.figures["seconds"], not done.finished)
+            found["overwrite_cpu"] = Value(done.figures.get("cpu", 0.0), not done.finished)
+    return found
+
+
+def _times(key: str, done: Done) -> dict[str, Value]:
+    figures, bound = done.figures, not done.finished
+    found = {key: Value(figures["seconds"], bound)}
+    if "saved" in figures:
+        found[f"{key}_saved"] = Value(figures["saved"])
+    return found
+
+
+SMALL = Workload("write-small", "Writing small files", small_rows, small_run, MOUNTS)
+LARGE = Workload("write-large", "Writing large files", large_rows, large_run, MOUNTS)
