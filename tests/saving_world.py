@@ -81,9 +81,7 @@ class Site:
     def updates(self, uuid: str) -> int:
         """How often the server changed a collection, as its log says."""
         filters = [["object_uuid", "=", uuid], ["event_type", "=", "update"]]
-        found = self.server.call("POST", "logs", {"_method": "GET", "filters": filters, "limit": 1000})
-        assert found.status == 200, found
-        return len(found.body["items"])
+        return len(self.api.logs_after(0, filters=filters))
 
     def blocks_of(self, uuid: str) -> set[str]:
         """The blocks of a collection."""

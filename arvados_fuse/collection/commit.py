@@ -74,9 +74,14 @@ class _Commit:
         """We have no such file any more."""
         theirs = self._theirs(change)
         if theirs is not None:
-            if _data(theirs) != _data(change.before):
+            # Where a file of ours took the place of the directory, that one sees to what was in it.
+            if _data(theirs) != _data(change.before) and not self._is_below_our_file(change.path):
                 self._keep_theirs(change.path)
             self.targets["/" + change.path] = ""
+
+    def _is_below_our_file(self, path: str) -> bool:
+        parts = path.split("/")
+        return any(self.ours.file("/".join(parts[:count])) for count in range(1, len(parts)))
 
     def write(self, change: Change, after: Version) -> None:
         """We have a new or changed file."""
@@ -101,6 +106,9 @@ class _Commit:
         """We have no such directory any more: drop it unless they have something in it that stays."""
         if self.targets.get("/" + path) or not self.theirs.has_directory(path):
             return
+        if self.base.has_entries(path) and not self.theirs.has_entries(path):
+            # They emptied it and left it there.
+            return
         if any(self.targets.get("/" + below) != "" for below in self.theirs.below(path)):
             return
         self.targets["/" + path] = ""
@@ -109,8 +117,12 @@ class _Commit:
         """We have this directory still, without the files in it: a manifest has to say so."""
         if not self.ours.has_directory(path) or self.ours.has_entries(path):
             return
-        theirs = self.theirs.below(path) if self.theirs.has_directory(path) else ()
-        if all(self.targets.get("/" + below) == "" for below in theirs):
+        if not self.theirs.has_directory(path) or not self.theirs.has_entries(path):
+            # They removed it, or have it as we want it.
+            return
+        if any(conflict.startswith(path + "/") for conflict in self.conflicts):
+            return
+        if all(self.targets.get("/" + below) == "" for below in self.theirs.below(path)):
             self.empty.append(path)
             self.targets["/" + path] = "manifest_text/" + path
 

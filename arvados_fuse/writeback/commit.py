@@ -87,11 +87,10 @@ class Commits:
                 again = self._signed_anew(uuid, batch)
                 if again is None:
                     raise
-                batch = again
-                theirs = self._look(uuid)
-                answer = self._ask(uuid, self._request(batch, theirs, zero_block), theirs)
+                batch, theirs = again, self._look(uuid)
+                request = self._request(batch, theirs, zero_block)
+                answer = self._ask(uuid, request, theirs)
             self._counters.add("writeback.updates")
-            self._remember(uuid, answer)
         if request.conflicts:
             self._counters.add("writeback.conflicts", len(request.conflicts))
             logger.warning(
@@ -186,7 +185,11 @@ class Commits:
         else:
             text = with_changes(str(theirs.record.get("manifest_text") or ""), request)
             record = self._records.update_collection(uuid, {"manifest_text": text})
-        return Known(record, ManifestIndex(str(record.get("manifest_text") or "")))
+        if not isinstance(record.get("manifest_text"), str):
+            return self._fetch(uuid)
+        known = Known(record, ManifestIndex(record["manifest_text"]))
+        self._remember(uuid, known)
+        return known
 
     def _signed_anew(self, uuid: str, batch: Batch) -> Batch | None:
         """The batch with new signatures for blocks that the collection has; None if that changes nothing.

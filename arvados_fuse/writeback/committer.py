@@ -259,15 +259,8 @@ class Committer:
         group.pause = min(longest, group.pause * 2 if group.pause else limits.first_pause)
         group.not_before = time.monotonic() + group.pause
         if previous is None or str(previous) != str(error):
-            paths, size = group.pending.amount(group.uuid)
-            logger.log(
-                logging.ERROR if group.refused else logging.WARNING,
-                "%s: %d changed paths (%d bytes) are not saved yet: %s",
-                group.uuid,
-                paths,
-                size,
-                told(error),
-            )
+            told_as = refresh(error, group.uuid, group.pending.rows(group.uuid))
+            logger.log(logging.ERROR if group.refused else logging.WARNING, "%s", told(told_as))
 
     # Waiting.
 

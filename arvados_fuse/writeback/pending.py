@@ -86,7 +86,6 @@ class Pending:
                     None,
                 )
                 self._put(line.uuid, line.path, row)
-            self._number = 1  # a record that those who wait can wait for
 
     # Recording.
 

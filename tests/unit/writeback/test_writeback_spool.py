@@ -1,0 +1,138 @@
+"""Spools on disk: bytes come back, files go with their last reference, descriptors are few."""
+
+import gc
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from arvados_fuse.collection.segments import Segment
+from arvados_fuse.errors import NoSpaceError, SaveFailed
+from arvados_fuse.writeback.moved import known_moves
+from arvados_fuse.writeback.spool import Spools
+
+BLOCK = "37b51d194a7513e45b56f6524f2d51f2+3"
+
+
+def files(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def descriptors(directory: Path) -> int:
+    """How many descriptors of this process are in `directory`."""
+    links = (os.readlink(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd") if _exists(name))
+    return sum(link.startswith(str(directory)) for link in links)
+
+
+def _exists(name: str) -> bool:
+    return os.path.lexists(f"/proc/self/fd/{name}")
+
+
+def test_what_was_appended_comes_back(tmp_path: Path) -> None:
+    spools = Spools(tmp_path)
+    spool = spools.new()
+    assert [spool.append(b"abc"), spool.append(b""), spool.append(memoryview(b"defg"))] == [0, 3, 3]
+    assert (spool.size(), spool.read(2, 4)) == (7, b"cdef")
+    target = bytearray(3)
+    spool.read_into(4, memoryview(target))
+    assert target == b"efg"
+    assert (spools.bytes, spools.appended) == (7, 7)
+    assert (tmp_path / spool.name).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_goes_with_the_last_reference_to_its_spool(tmp_path: Path) -> None:
+    spools = Spools(tmp_path)
+    spool, other = spools.new(), spools.new()
+    spool.append(b"abc")
+    other.append(b"12345")
+    held = (Segment(spool, 0, 3),)
+    del spool
+    spools.sweep()
+    assert files(tmp_path) == ["00000001.spool", "00000002.spool"]
+    del held
+    gc.collect()
+    spools.sweep()
+    assert files(tmp_path) == [other.name]
+    assert spools.bytes == 5
+    assert descriptors(tmp_path) == 1
+
+
+def test_many_spools_need_few_descriptors(tmp_path: Path) -> None:
+    spools = Spools(tmp_path, descriptors=8)
+    all_of_them = [spools.new() for _ in range(200)]
+    for number, spool in enumerate(all_of_them):
+        spool.append(b"%d" % number)
+    assert descriptors(tmp_path) <= 9
+    assert [spool.read(0, spool.size()) for spool in all_of_them] == [b"%d" % n for n in range(200)]
+    spools.close()
+    assert descriptors(tmp_path) == 0
+    assert len(files(tmp_path)) == 200
+
+
+def test_threads_may_use_more_spools_than_there_are_descriptors(tmp_path: Path) -> None:
+    spools = Spools(tmp_path, descriptors=2)
+    wrong: list[int] = []
+
+    def work(number: int) -> None:
+        spool = spools.new()
+        for step in range(200):
+            at = spool.append(b"%04d%04d" % (number, step))
+            if spool.read(at, 8) != b"%04d%04d" % (number, step):
+                wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_a_full_disk_has_a_name_and_changes_nothing(tmp_path: Path) -> None:
+    spools = Spools(tmp_path)
+    spool = spools.new()
+    os.symlink("/dev/full", tmp_path / spool.name)
+    with pytest.raises(NoSpaceError):
+        spool.append(b"abc")
+    assert (spool.size(), spools.bytes, spools.appended) == (0, 0, 0)
+
+
+def test_a_file_that_was_cut_is_noticed(tmp_path: Path) -> None:
+    spools = Spools(tmp_path)
+    spool = spools.new()
+    spool.append(b"abcdef")
+    os.truncate(tmp_path / spool.name, 4)
+    with pytest.raises(SaveFailed, match="shorter"):
+        spool.read(2, 3)
+    with pytest.raises(SaveFailed, match="shorter"):
+        spool.read_into(2, memoryview(bytearray(3)))
+
+
+def test_a_spool_remembers_what_is_in_blocks(tmp_path: Path) -> None:
+    spool = Spools(tmp_path).new()
+    spool.append(bytes(100))
+    spool.note_stored(10, Segment(BLOCK, 5, 20))
+    spool.note_stored(50, Segment(BLOCK, 0, 50))
+    assert spool.stored(0, 10) == []
+    assert spool.stored(29, 1) == [(10, Segment(BLOCK, 5, 20))]
+    assert [start for start, _ in spool.stored(0, 100)] == [10, 50]
+    whole = [Segment(spool, 0, 100)]
+    assert list(known_moves(whole).translate(whole)) == [
+        Segment(spool, 0, 10),
+        Segment(BLOCK, 5, 20),
+        Segment(spool, 30, 20),
+        Segment(BLOCK, 0, 50),
+    ]
+
+
+def test_files_that_nothing_knows_are_removed(tmp_path: Path) -> None:
+    (tmp_path / "00000007.spool").write_bytes(b"needed")
+    (tmp_path / "00000009.spool").write_bytes(b"left behind")
+    spools = Spools(tmp_path)
+    spool = spools.existing("00000007.spool")
+    assert spools.existing("00000007.spool") is spool
+    spools.remove_unknown()
+    assert files(tmp_path) == ["00000007.spool"]
+    assert (spool.read(0, 6), spools.bytes) == (b"needed", 6)
+    assert spools.new().name == "00000008.spool", "new names don't meet old ones"
