@@ -78,6 +78,11 @@ def _run(command: Command) -> int:
 
 
 def _show(command: Command) -> int:
+    if command.asked.what == "top":
+        from arvados_fuse.cli import top  # only now: it loads rich
+
+        top.run(command.options.mount_dir)
+        return 0
     from arvados_fuse.cli import showing
 
     print(showing.status(command.options.mount_dir, as_json=command.asked.as_json))
