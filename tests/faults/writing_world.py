@@ -18,6 +18,7 @@ from mounting import UNEXPECTED
 from saving_world import Site, Tree
 from servers import PROJECT, LocalServer, wait_for
 
+from arvados_fuse.collection import Collection, Directory
 from arvados_fuse.fuse.unmount import mounts_at, unmount
 
 ROOM = "arv-mount-unsaved"
@@ -134,6 +135,22 @@ class WritingWorld:
     def tree(self, uuid: str) -> Tree:
         """What the server has."""
         return self.site.tree(uuid)
+
+    def exact_tree(self, uuid: str) -> dict[str, bytes]:
+        """The same for files, with conflict names as they are."""
+        record = self.site.api.get_collection(uuid)
+        found: dict[str, bytes] = {}
+        pending: list[tuple[str, Directory]] = [
+            ("", Collection.from_record(record, blocks=self.site.blocks).root)
+        ]
+        while pending:
+            way, directory = pending.pop()
+            for name, entry in directory.entries():
+                if isinstance(entry, Directory):
+                    pending.append((f"{way}{name}/", entry))
+                else:
+                    found[f"{way}{name}"] = bytes(entry.read(0, entry.size()))
+        return found
 
     def wait_saved(self, uuid: str, wanted: Mapping[str, bytes | None], deadline: float = 60.0) -> None:
         """Wait until the server has just this."""
