@@ -256,7 +256,12 @@ class CollectionState:
         Asked for at every look: it is what programs use to learn the saved state, and it carries the
         manifest.
         """
-        return self._text.start().wait(self.context.deadline, self.key)
+        looked = time.monotonic()
+        attempt = self._text.start()
+        # The answer of one that was under way may be older than this look.
+        while attempt.begun < looked and attempt.wait_done(self.context.deadline):
+            attempt = self._text.start()
+        return attempt.wait(self.context.deadline, self.key)
 
     def fetch_content(self, pdh: str) -> Record:
         """The manifest of content that was shown here, signed anew."""

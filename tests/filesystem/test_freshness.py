@@ -1,6 +1,7 @@
 """What changes elsewhere is seen, what does not change is not asked about, what is open stays as it was."""
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -209,6 +210,41 @@ def test_the_record_is_the_saved_state(root: TreeDriver, mine: Maker, project: s
     changed = mine.update("collections", uuid, manifest_text=mine.manifest({"g": b"2"}))
     second = json.loads(read(root, "c/.arvados#collection"))
     assert first["portable_data_hash"] != second["portable_data_hash"] == changed["portable_data_hash"]
+
+
+def test_the_record_is_asked_for_at_every_look(
+    slow_root: TreeDriver, mine: Maker, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also by one who comes while another waits for an answer that began before a change."""
+    uuid = mine.collection("c", {"f": b"1"}, owner_uuid=project)["uuid"]
+    fs = slow_root.fs
+    root = fs.lookup(1, b"c")
+    found = fs.lookup(root.ino, b".arvados#collection")
+    assert found.timeout == 0, "the kernel asks each time"
+    assert fs.getattr(found.ino).timeout == 0
+    real, gate, asked = ApiClient.get_collection, threading.Event(), threading.Event()
+
+    def slow(client: ApiClient, key: str, **options: Any) -> Any:
+        record = real(client, key, **options)
+        asked.set()
+        gate.wait(30)
+        return record
+
+    monkeypatch.setattr(ApiClient, "get_collection", slow)
+    first = threading.Thread(target=lambda: read(slow_root, "c/.arvados#collection"))
+    first.start()
+    assert asked.wait(30)
+    changed = mine.update("collections", uuid, manifest_text=mine.manifest({"g": b"2"}))
+    seen: list[str] = []
+    second = threading.Thread(
+        target=lambda: seen.append(json.loads(read(slow_root, "c/.arvados#collection"))["portable_data_hash"])
+    )
+    second.start()
+    gate.set()
+    first.join(30)
+    second.join(30)
+    assert seen == [changed["portable_data_hash"]]
+    fs.forget([(root.ino, 1), (found.ino, 1)])
 
 
 def test_signatures_are_renewed(fresh_server: LocalServer, tmp_path: Path) -> None:

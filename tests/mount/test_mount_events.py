@@ -1,13 +1,14 @@
 """Changes made elsewhere, seen through a real mount: how soon, and what programs notice of it."""
 
 import itertools
+import json
 import os
 import secrets
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -320,6 +321,22 @@ def test_without_events_within_the_refresh_time(mine: Maker, tmp_path: Path, how
             print(f"{how}: {kind.__name__} {took:.2f} s")
             assert took <= refresh + SOON, kind
         assert ("Events" not in mount.log) == (how == "switched off")
+
+
+@pytest.mark.parametrize("options", [(), ("--disable-event-listening",)])
+def test_the_record_is_never_old(mine: Maker, tmp_path: Path, options: Sequence[str]) -> None:
+    variables = environment(mine.server, mine.token)
+    made = mine.collection(f"record {next(NUMBERS)}", {"f": b"0"})
+    place = (variables, "--collection", made["uuid"], "--refresh-time", "3600", *options)
+    with mounted(tmp_path, *place) as mount:
+        path = mount.root / ".arvados#collection"
+        assert json.loads(path.read_text())["portable_data_hash"] == made["portable_data_hash"]
+        for number in range(20):
+            new = mine.update(
+                "collections", made["uuid"], manifest_text=mine.manifest({"f" * (number + 1): b"%d" % number})
+            )
+            assert json.loads(path.read_text())["portable_data_hash"] == new["portable_data_hash"]
+            assert path.stat().st_size == len(path.read_bytes())
 
 
 def test_the_server_restarts_and_changes_show_again(fresh_server: LocalServer, tmp_path: Path) -> None:
