@@ -1,5 +1,5 @@
 # One word for each thing that is done often; every target can be run again.
-.PHONY: setup check test bench try clean
+.PHONY: setup check test bench docs try clean
 
 setup:          ## Debian packages, virtual environment, package with its tools
 	@python3 scripts/setup
@@ -15,6 +15,9 @@ test:           ## everything, as CI does it
 
 bench: setup    ## measurements; see benchmarks/
 	@.venv/bin/python -m benchmarks
+
+docs: setup     ## manual page, completion, docs/options.md: made from the options
+	@.venv/bin/python scripts/documents.py
 
 try:            ## an Arvados on this machine, with files, mounted at ./arvados
 	@scripts/try
