@@ -237,6 +237,7 @@ def parse(rest: str) -> Files:
     starts = [0, *accumulate(sizes)]
     escaped = "\\" in rest
     files: Files = {}
+    pieces: dict[str, list[Segment]] = {}  # of files that are in several tokens
     block = begin = limit = 0
     for position_text, size_text, name in _TOKEN.findall(rest, end):
         position, size = int(position_text), int(size_text)
@@ -252,7 +253,14 @@ def parse(rest: str) -> Files:
             segments = _over_blocks(locators, sizes, block, position - begin, size)
         if escaped:
             name = unescape(name)
-        files[name] = joined(files[name] + segments) if name in files else segments
+        if name not in files:
+            files[name] = segments
+        elif name in pieces:
+            pieces[name] += segments
+        else:
+            pieces[name] = [*files[name], *segments]
+    for name, all_of_it in pieces.items():
+        files[name] = joined(all_of_it)
     return files
 
 
