@@ -16,11 +16,15 @@ from arvados_fuse.keep.flight import Abandoned, Flight, Watcher
 from arvados_fuse.keep.locator import Locator
 from arvados_fuse.keep.pins import SHARE, Pin, Pins, size_of
 from arvados_fuse.keep.reader import Reader
-from arvados_fuse.keep.services import ServiceDirectory, ServiceTable
+from arvados_fuse.keep.services import KeepService, ServiceDirectory, ServiceTable
 from arvados_fuse.keep.store import Held, Store
 from arvados_fuse.keep.transfer import BlockReplaced, Timeouts, Transfers
 from arvados_fuse.keep.upload import Uploader
 from arvados_fuse.reporting.counters import Counters
+
+PREPARED = 2
+"""Connections are made beforehand to no more services than this: behind a proxy there is one, inside a
+cluster there may be many, and connecting is quick."""
 
 PRELOAD_STEP = 0.1
 """Seconds after which a preload that made way tries again, or sees that it was stopped."""
@@ -61,8 +65,9 @@ class BlockCache:
         self.counters = counters or store.counters
         self._store = store
         self._blocks = store.blocks
-        self._services = services = ServiceTable(directory)
+        self._services = services = ServiceTable(directory, self._prepare)
         self._pool = ConnectionPool(insecure=insecure, ca_file=ca_file)
+        self._timeouts = timeouts
         self._transfers = Transfers(
             services, self._pool, store, self.counters, retries=retries, timeouts=timeouts, news=news
         )
@@ -216,6 +221,13 @@ class BlockCache:
             self._dispatcher.unwanted(md5)
 
     # Inside
+
+    def _prepare(self, services: Sequence[KeepService]) -> None:
+        """Where it is clear whom the first read will ask, a connection is there before it comes."""
+        asked = [service for service in services if not service.is_gateway]
+        if len(asked) <= PREPARED:
+            for service in asked:
+                self._pool.prepare(service, self._timeouts.connect)
 
     def _carry(self, flight: Flight, buffer: memoryview) -> None:
         self._transfers.carry(flight, buffer, self._dispatcher)

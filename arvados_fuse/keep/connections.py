@@ -189,6 +189,16 @@ class ConnectionPool:
             raise
         return ask(fresh)
 
+    def prepare(self, service: KeepService, connect_timeout: float) -> None:
+        """Connect beforehand, so that the first request need not. Does nothing when it fails."""
+        fresh = self._connection(service, connect_timeout)
+        try:
+            fresh.connect()
+        except (OSError, http.client.HTTPException):  # whoever asks for a block will say so
+            fresh.close()
+        else:
+            self.keep(service, fresh)
+
     def keep(self, service: KeepService, connection: http.client.HTTPConnection) -> None:
         """Take back a connection whose last exchange ended well."""
         with self._lock:

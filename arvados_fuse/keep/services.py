@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 import urllib.parse
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -149,11 +149,17 @@ class ServiceTable:
     """Remembers the directory's answer, asks again when it is old or a round of requests failed.
 
     The directory is asked by a thread of its own, one at a time, so that nobody waits longer than it can: an
-    API server that hangs must not hold up those whose blocks are elsewhere.
+    API server that hangs must not hold up those whose blocks are elsewhere. `learned` is told of the first
+    list, by that thread.
     """
 
-    def __init__(self, directory: ServiceDirectory) -> None:
+    def __init__(
+        self,
+        directory: ServiceDirectory,
+        learned: Callable[[Sequence[KeepService]], None] = lambda services: None,
+    ) -> None:
         self._directory = directory
+        self._learned = learned
         self._lock = threading.Lock()
         self._services: Sequence[KeepService] = ()
         self._asked = 0.0
@@ -228,6 +234,9 @@ class ServiceTable:
             question.error = Unreachable(f"the list of Keep services: unexpected failure: {error!r}")
             logger.exception("unexpected failure while asking for the list of Keep services")
         with self._lock:
+            first = not self._services
             self._services = question.services or self._services
             self._question = None
         question.answered.set()
+        if first and question.services:
+            self._learned(question.services)

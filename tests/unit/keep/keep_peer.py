@@ -33,6 +33,8 @@ class Peer:
         """Storage classes it has; None: it does not know of classes."""
         self.gate: threading.Event | None = None
         """GET answers wait for it."""
+        self.connections = 0
+        """How many were made so far."""
         self.requests: list[tuple[str, str]] = []
         self.headers: list[dict[str, str]] = []
         self._server = _Server(("127.0.0.1", 0), _Handler)
@@ -101,6 +103,10 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 256
     peer: Peer
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.peer.connections += 1
+        super().process_request(request, client_address)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away is no news."""

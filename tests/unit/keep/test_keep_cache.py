@@ -445,3 +445,25 @@ def test_failing_to_read_ahead_is_nobodys_error(cache: BlockCache, cluster: Clus
     for peer in cluster:
         peer.status = 0
     assert cache.read(locator, 0, len(BLOCK)) == BLOCK
+
+
+def test_the_first_read_finds_connections_made(cache: BlockCache, cluster: Cluster) -> None:
+    wait_until(lambda: all(peer.connections == 1 for peer in cluster), "not connected beforehand")
+    wait_until(lambda: not any(one.name == "keep-services" for one in threading.enumerate()), "not done")
+    locator = cluster.hold(BLOCK)
+    assert cache.read(locator, 0, 10) == BLOCK[:10]
+    assert [peer.connections for peer in cluster] == [1, 1]
+
+
+def test_many_services_are_not_connected_to_before_they_are_needed(
+    make_cache: Callable[..., BlockCache],
+) -> None:
+    peers = [Peer(number).start() for number in (1, 2, 3)]
+    cluster = Cluster(*peers)
+    cache = make_cache(RamStore(), directory=cluster)
+    locator = cluster.hold(BLOCK)
+    assert cache.read(locator, 0, 10) == BLOCK[:10]
+    assert sum(peer.connections for peer in peers) == sum(peer.count("GET") for peer in peers)
+    cache.close()
+    for peer in peers:
+        peer.stop()
