@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import collection, layers, names, reading, report, starting, writing
+from benchmarks import collection, growth, layers, names, plots, reading, report, starting, writing
 from benchmarks.bench import QUICK, Bench, Sizes, Workload, null, ours, stock
 from benchmarks.report import Section
 from benchmarks.rows import Measured, summarise
@@ -40,6 +40,8 @@ WORKLOADS: tuple[Workload, ...] = (
 )
 ENGINE = "collection"
 """The part that needs no mount."""
+GROWTH = "growth"
+"""The part that compares sizes."""
 
 
 def arguments(given: Sequence[str] | None) -> argparse.Namespace:
@@ -49,7 +51,7 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    known = [each.name for each in WORKLOADS] + [ENGINE]
+    known = [each.name for each in WORKLOADS] + [ENGINE, GROWTH]
     parser.add_argument("--quick", action="store_true", help="smaller and fewer: under 5 minutes")
     parser.add_argument("--only", action="append", choices=known, metavar="NAME", help=", ".join(known))
     parser.add_argument("--rounds", type=int, metavar="N", help="how often each mount has its turn")
@@ -145,14 +147,29 @@ def mounts(options: argparse.Namespace, console: Console) -> None:
         console.print(f"Written to {path}")
 
 
+def grow(options: argparse.Namespace, console: Console) -> None:
+    """Measure how costs grow."""
+    with tempfile.TemporaryDirectory(prefix="benchmarks-", dir=options.scratch) as scratch:
+        bench = Bench(Stage(Path(scratch)), Sizes())
+        try:
+            bench.stage.start()
+            found = growth.measure(bench, console)
+        finally:
+            bench.stage.stop()
+    growth.show(found, console)
+    console.print(f"Written to {growth.write(found, options.output)}")
+
+
 def main(given: Sequence[str] | None = None) -> int:
     """Measure what was asked for; the exit code."""
     options = arguments(given)
     # So that a run that is ended from outside leaves no mounts behind.
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     console = Console(width=report.WIDTH)
-    if not options.only or set(options.only) - {ENGINE}:
+    if not options.only or set(options.only) - {ENGINE, GROWTH}:
         mounts(options, console)
+    if GROWTH in (options.only or [] if options.quick else options.only or [GROWTH]):
+        grow(options, console)
     if not options.only or ENGINE in options.only:
         collection.run(
             options.quick,
@@ -160,6 +177,9 @@ def main(given: Sequence[str] | None = None) -> int:
             options.output / "collection.json",
             console,
         )
+    if options.output.is_dir():
+        for path in plots.draw(options.output):
+            console.print(f"Drawn: {path}")
     return 0
 
 
