@@ -12,6 +12,7 @@ from arvados_fuse.errors import (
     ArvadosFuseError,
     BlockCorrupt,
     BlockNotFound,
+    QuotaExceeded,
     SignatureRefused,
     Unreachable,
 )
@@ -20,7 +21,9 @@ from arvados_fuse.keep.services import KeepService
 MISSING = (404, 410)
 REFUSED = (401, 403)
 TEMPORARY = (408, 409, 423, 429)
-"""Answers below 500 worth another try, as the SDK has them, and 429; every 5xx is too."""
+"""Answers below 500 worth another try, as the SDK has them, and 429; every 5xx but FULL is too."""
+FULL = 507
+"""Insufficient Storage: a service with no room left on any of its disks."""
 
 WRONG_TRIES = 2
 """A service that gave wrong bytes so often is not asked again for that block."""
@@ -47,6 +50,8 @@ class Outcomes:
             kind = "missing"
         elif status in REFUSED:
             kind = "refused"
+        elif status == FULL:
+            kind = "full"
         elif status in TEMPORARY or status >= 500:
             kind = "temporary"
         else:
@@ -112,6 +117,8 @@ class Outcomes:
         text = f"Keep write error: block {self._stripped}: {wanted} ({told})"
         if kinds and kinds <= {"refused", "missing"}:
             return AccessDenied(text, subject=self._stripped, server=server, request_id=self.request_id)
+        if kinds == {"full"}:
+            return QuotaExceeded(text, subject=self._stripped, server=server, request_id=self.request_id)
         return Unreachable(text, subject=self._stripped, server=server, request_id=self.request_id)
 
     def _note(self, service: KeepService, kind: str, text: str) -> None:
