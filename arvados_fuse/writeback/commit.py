@@ -99,8 +99,11 @@ class Commits:
                 ", ".join(request.conflicts[:10]),
             )
         committed = {path: row.after for path, row in batch.rows.items()}
-        self._saved.put(Saved(uuid, answer.record, request.conflicts, committed))
-        pending.finish(batch)
+        try:
+            self._saved.put(Saved(uuid, answer.record, request.conflicts, committed))
+        finally:
+            # Whatever becomes of the news, the server has it.
+            pending.finish(batch)
         return batch.number
 
     def _stored(self, batch: Batch) -> tuple[Batch, str]:

@@ -235,6 +235,9 @@ class Committer:
             error = SaveFailed(f"{type(failure).__name__}: {failure}", subject=group.uuid)
         # Outside of the lock: files of spools that nothing needs any more.
         group.pending.spools.sweep()
+        if error is not None and not group.pending.has(group.uuid):
+            logger.warning("%s: saved, but %s", group.uuid, told(error))
+            error = None
         with self._condition:
             group.running = False
             if error is None:

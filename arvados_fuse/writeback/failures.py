@@ -3,7 +3,7 @@
 Used by the committer and `relief`. Pure functions.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection
 
 from arvados_fuse.errors import (
     AccessDenied,
@@ -27,12 +27,11 @@ def told(error: ArvadosFuseError) -> str:
     return f"{text} (request {error.request_id})" if error.request_id else text
 
 
-def refresh(error: ArvadosFuseError, uuid: str, paths: Iterable[str]) -> ArvadosFuseError:
+def refresh(error: ArvadosFuseError, uuid: str, paths: Collection[str]) -> ArvadosFuseError:
     """A new error for somebody who waited: with what is not saved as its subject."""
     kind = next((kind for kind in _KINDS if isinstance(error, kind)), SaveFailed)
-    names = sorted(paths)
-    first = f"{uuid}/{names[0]}" if names else uuid
-    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    first = f"{uuid}/{min(paths)}" if paths else uuid
+    more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
     fresh = kind(
         f"{first}{more}: not saved, kept in the journal: {error}",
         subject=first,

@@ -134,8 +134,7 @@ class Journal:
             self._connection.close()
 
 
-def _text(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"))
+_text = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
 def _connect(path: Path) -> sqlite3.Connection:

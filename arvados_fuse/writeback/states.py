@@ -81,7 +81,9 @@ def _comparable(segments: Iterable[Segment]) -> Iterable[Segment]:
 
 def unsaved(state: State) -> list[Segment]:
     """The segments that are in no block yet."""
-    return [segment for segment in state if segment.is_unsaved] if isinstance(state, tuple) else []
+    if not isinstance(state, tuple):
+        return []
+    return [segment for segment in state if not isinstance(segment.source, str | Zeros)]
 
 
 def unsaved_bytes(state: State) -> int:

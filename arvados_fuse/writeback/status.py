@@ -16,7 +16,8 @@ class Limits:
     quiet, longest: a commit begins after so long without a change, or so long after the first one.
     commits: collections that are saved at one time. blocks: blocks on their way at one time, each with a
     buffer of up to 64 MiB.
-    spool: bytes of unsaved data on the local disk beyond which writers wait. patience: how long they wait.
+    spool: bytes of unsaved data on the local disk beyond which writers wait, 0 for what fits the disk.
+    patience: how long they wait.
     first_pause, longest_pause: between two attempts to save what the server refused. longest_outage_pause:
     when it did not answer.
     """
@@ -25,7 +26,7 @@ class Limits:
     longest: float = 5.0
     commits: int = 3
     blocks: int = 2
-    spool: int = 4 << 30
+    spool: int = 0
     patience: float = 120.0
     first_pause: float = 1.0
     longest_pause: float = 60.0

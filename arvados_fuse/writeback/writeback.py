@@ -7,7 +7,9 @@ Threads: every method may be called from any thread. `relieve` and `save` may wa
 `record` waits for the local disk only. Callers must hold no lock that the sink of `Saved` needs.
 """
 
+import dataclasses
 import logging
+import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -33,6 +35,9 @@ logger = logging.getLogger("arvados.writeback")
 
 PROGRESS_EVERY = 0.2
 """Seconds between two calls for progress while closing."""
+
+SPOOL_LEAST, SPOOL_MOST = 256 << 20, 8 << 30
+"""Bytes that may be unsaved where nobody said how many."""
 
 LAST_WORDS = 2.0
 """Seconds that closing waits for requests under way after its time is over."""
@@ -78,7 +83,7 @@ class WriteBack:
 
         saved: gets a `Saved` after every successful save. Raises NoSpaceError, SaveFailed.
         """
-        limits = limits or Limits()
+        limits = _filled(limits or Limits(), directory)
         counters = counters or Counters()
         room = Room.create(directory)
         try:
@@ -246,3 +251,12 @@ class WriteBack:
             if self._committer.is_done(started) or time.monotonic() >= ends:
                 return
             self._committer.pause(min(PROGRESS_EVERY, max(0.0, ends - time.monotonic())))
+
+
+def _filled(limits: Limits, directory: Path) -> Limits:
+    """The limits with sizes that fit the disk: a quarter of what is free, within reason."""
+    if limits.spool:
+        return limits
+    directory.mkdir(0o700, parents=True, exist_ok=True)
+    free = shutil.disk_usage(directory).free
+    return dataclasses.replace(limits, spool=min(SPOOL_MOST, max(SPOOL_LEAST, free // 4)))
