@@ -88,9 +88,9 @@ def _save_one(bench: Bench, size: int) -> Cost:
         return _cost(size, mounted, "write_small", path=f"{root}/new", root=root, count=1)
 
 
-def _cost(count: int, mounted: Mounted, load: str, **arguments: object) -> Cost:
+def _cost(number: int, mounted: Mounted, load: str, **arguments: object) -> Cost:
     figures = mounted.mount.run(load, LIMIT, **arguments).figures
-    return Cost(count, figures.get("saved", figures["seconds"]), figures["cpu"])
+    return Cost(number, figures.get("saved", figures["seconds"]), figures["cpu"])
 
 
 KINDS: Sequence[tuple[str, str, Callable[[Bench, int], Cost], Sequence[int]]] = (
