@@ -46,9 +46,13 @@ class MountOptions:
 
     retries: int = 10
     directory_cache: int = 134217728
+    directory_cache_given: bool = False
+    """Whether somebody asked for that size: then it is not made smaller to fit into a container."""
     file_cache: int = 0
     """0: sized automatically from the disk (or from memory with `ram_cache`)."""
     ram_cache: bool = False
+    spill_cache: int = 0
+    """Bytes of memory for blocks while the disk takes none; 0: the usual size."""
     disk_cache_dir: Path | None = None
 
     foreground: bool = False

@@ -92,6 +92,7 @@ class MountSession:
 
         Gives whether everything that was changed is saved; what is not stays on disk.
         """
+        self.inside.ending()
         if self._listener is not None:
             self._listener.close()
         self._follower.stop()
@@ -223,7 +224,8 @@ def _blocks(
     if options.ram_cache:
         store = RamStore(options.file_cache)
     else:
-        store = DiskStore(options.disk_cache_dir or shared_cache(os.environ), options.file_cache)
+        place = options.disk_cache_dir or shared_cache(os.environ)
+        store = DiskStore(place, options.file_cache, spill_limit=options.spill_cache)
     return BlockCache(
         api,
         store,

@@ -19,6 +19,10 @@ from arvados_fuse.options import Mode, MountOptions
 Action = Literal["mount", "replace", "unmount", "unmount_all", "recover"]
 
 
+DIRECTORY_CACHE = 134217728
+"""Bytes; the default of 3.2.1."""
+
+
 @dataclass(frozen=True)
 class Command:
     """What one command line asks for. `unmount_timeout` is in seconds. asked, warming: of a running
@@ -65,7 +69,8 @@ def parse(arguments: Sequence[str], program: str = "arv-mount") -> Command:
         refresh_time=found.refresh_time,
         listen_events=not found.disable_event_listening,
         retries=found.retries,
-        directory_cache=found.directory_cache,
+        directory_cache=DIRECTORY_CACHE if found.directory_cache is None else found.directory_cache,
+        directory_cache_given=found.directory_cache is not None,
         file_cache=found.file_cache,
         ram_cache=found.ram_cache,
         disk_cache_dir=_absolute(found.disk_cache_dir) if found.disk_cache_dir else None,

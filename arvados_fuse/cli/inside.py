@@ -9,23 +9,28 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from arvados_fuse.api import ApiClient, EventListener
 from arvados_fuse.cli import logs
 from arvados_fuse.cli.preflight import shared_cache
+from arvados_fuse.cli.systemd import Systemd
 from arvados_fuse.errors import ArvadosFuseError
 from arvados_fuse.fuse.operations import Operations
-from arvados_fuse.fuse.places import place
+from arvados_fuse.fuse.places import place, subject
 from arvados_fuse.keep import BlockCache
 from arvados_fuse.options import MountOptions
-from arvados_fuse.reporting.activity import now
+from arvados_fuse.reporting.activity import Request, now
 from arvados_fuse.reporting.control import ControlServer
 from arvados_fuse.reporting.crunchstat import Crunchstat
 from arvados_fuse.reporting.status import StatusBoard, watch
 from arvados_fuse.reporting.troubles import TroubleHandler
+from arvados_fuse.reporting.watchdog import Watchdog
 from arvados_fuse.tree import FileSystem
 from arvados_fuse.version import __version__
+
+if TYPE_CHECKING:
+    from arvados_fuse.reporting.metrics import MetricsServer
 
 logger = logging.getLogger("arvados.arv-mount")
 
@@ -65,25 +70,55 @@ class Inside:
         self._crunchstat: Crunchstat | None = None
         if options.crunchstat_interval:
             self._crunchstat = Crunchstat(operations.activity, blocks.counters, options.crunchstat_interval)
+        self._watchdog: Watchdog | None = None
+        if options.slow_request:
+            self._watchdog = Watchdog(self._activity, self._troubles, self._about, options.slow_request)
+        self._systemd = Systemd(os.environ)
+        self._metrics: MetricsServer | None = None
         self._provide()
         self.control.register("status", self._status)
         self.control.register("watch", self._watch)
 
     def start(self, minor: int) -> None:
-        """Begin to answer and to watch, for the mount with this number."""
+        """Begin to answer and to watch, for the mount with this number. Raises SetupError when the port for
+        metrics can't be had."""
         self._since = time.time()
+        if self._options.metrics_port is not None:
+            self._start_metrics(self._options.metrics_port)
         logging.getLogger(logs.ROOT).addHandler(self._handler)
         self.control.start(minor)
         if self._crunchstat is not None:
             self._crunchstat.start()
+        if self._watchdog is not None:
+            self._watchdog.start()
+
+    def ready(self) -> None:
+        """The mount answers: tell who started us. (With `--exec` that is for the command to say.)"""
+        if not self._options.exec_args:
+            self._systemd.ready(f"{self._api.host} is mounted at {self._options.mount_dir}")
+
+    def ending(self) -> None:
+        """The mount is about to be taken down; until `close` it can still be looked at."""
+        self._systemd.stopping(f"Unmounting {self._options.mount_dir}")
 
     def close(self) -> None:
         """End what was started; safe to call twice and without `start`."""
         self._stopping.set()
-        if self._crunchstat is not None:
-            self._crunchstat.stop()
+        for worker in (self._crunchstat, self._watchdog):
+            if worker is not None:
+                worker.stop()
+        if self._metrics is not None:
+            self._metrics.close()
         self.control.close()
+        self._systemd.close()
         logging.getLogger(logs.ROOT).removeHandler(self._handler)
+
+    def _start_metrics(self, port: int) -> None:
+        from arvados_fuse.reporting.metrics import MetricsServer  # only now: most mounts do without
+
+        self._metrics = metrics = MetricsServer(self.status.collect, port)
+        metrics.start()
+        self.status.provide("metrics", lambda: metrics.url)
 
     # Requests
 
@@ -189,6 +224,11 @@ class Inside:
 
     def _errors(self) -> dict[str, Any]:
         return {"count": self._troubles.count, "latest": self._troubles.latest()}
+
+    def _about(self, request: Request) -> str:
+        path = place(self._filesystem, request.operation, request.arguments)
+        known = subject(self._filesystem, request.operation, request.arguments)
+        return f"{path} (in {known})" if known else path
 
     def _path_of_file(self, handle: int) -> str:
         return place(self._filesystem, "release", (handle,))

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from arvados_fuse.cli import background, contact, execute, limits, logs, preflight, support
+from arvados_fuse.cli import background, contact, execute, limits, logs, memory, preflight, support
 from arvados_fuse.cli.command import Command, UsageError, parse
 from arvados_fuse.errors import ArvadosFuseError
 from arvados_fuse.fuse.ending import Ending
@@ -105,7 +105,7 @@ def _serve_guarded(options: MountOptions, ready: Callable[[], None]) -> int:
 
 def _serve(options: MountOptions, ready: Callable[[], None]) -> int:
     """Check, build, mount, answer requests until unmounted, take down. The order is the point of it."""
-    options = preflight.check(options)
+    options = memory.fitted(preflight.check(options), memory.limit())
     settings = settings_of(options)
     contact.check(settings)
     from arvados_fuse.cli.build import build
@@ -120,6 +120,7 @@ def _serve(options: MountOptions, ready: Callable[[], None]) -> int:
             session.start()
             ending.hold()
             ready()
+            session.inside.ready()
             logger.debug("arv-mount %s: %s is mounted at %s", __version__, settings.host, options.mount_dir)
             ending.run(session.run)
         finally:

@@ -308,9 +308,8 @@ def _add_cache(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--directory-cache",
         type=values.count,
-        default=134217728,
         metavar="BYTES",
-        help="memory for directory listings (default 134217728, 128 MiB)",
+        help="memory for directory listings (default 134217728, 128 MiB; less in a small container)",
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from arvados_fuse.errors import ArvadosFuseError
 from arvados_fuse.tree.filesystem import FileSystem
+from arvados_fuse.tree.nodes import Node
 
 BY_FILE = frozenset({"read", "write", "flush", "fsync", "release"})
 BY_DIRECTORY = frozenset({"readdir", "fsyncdir", "releasedir"})
@@ -21,16 +22,28 @@ def place(filesystem: FileSystem, operation: str, arguments: tuple[Any, ...]) ->
     """The path that `operation` was asked about, "" where there is none."""
     if operation in WITHOUT or not arguments:
         return ""
-    number = arguments[0]
+    node = _node(filesystem, operation, arguments[0])
+    if node is None:
+        return f"({'handle' if operation in BY_FILE | BY_DIRECTORY else 'inode'} {arguments[0]})"
+    path = node.path()
+    name = arguments[1] if len(arguments) > 1 and operation not in BY_ATTRIBUTE else None
+    return os.path.join(path, os.fsdecode(name)) if isinstance(name, bytes) else path
+
+
+def subject(filesystem: FileSystem, operation: str, arguments: tuple[Any, ...]) -> str:
+    """The uuid or portable data hash of what `operation` was asked about, "" where there is none."""
+    if operation in WITHOUT or not arguments:
+        return ""
+    node = _node(filesystem, operation, arguments[0])
+    return "" if node is None else node.object()
+
+
+def _node(filesystem: FileSystem, operation: str, number: int) -> Node | None:
     try:
         if operation in BY_FILE:
-            path = filesystem.path_of_file(number)
-        elif operation in BY_DIRECTORY:
-            path = filesystem.path_of_directory(number)
-        else:
-            path = filesystem.path_of(number)
+            return filesystem.open_file(number)
+        if operation in BY_DIRECTORY:
+            return filesystem.open_directory(number)
+        return filesystem.inodes.get(number)
     except ArvadosFuseError:
-        kind = "handle" if operation in BY_FILE | BY_DIRECTORY else "inode"
-        return f"({kind} {number})"
-    name = arguments[1] if len(arguments) > 1 and operation not in BY_ATTRIBUTE else None
-    return os.path.join(path, os.fsdecode(name)) if isinstance(name, bytes) and operation != "write" else path
+        return None

@@ -196,6 +196,10 @@ class CollectionDirectory(DirectoryNode):
         moment = state.mtime_ns if times is None else times.get(path_in_collection(self))
         return Attributes(self.ino, mode, 0, moment, context.uid, context.gid, timeout)
 
+    @property
+    def stands_for(self) -> str:
+        return self.state.key
+
     def described(self) -> CollectionState:
         return self.state
 

@@ -24,7 +24,7 @@ from arvados_fuse.tree.context import Context
 from arvados_fuse.tree.handles import DirectoryHandles, FileHandle, FileHandles
 from arvados_fuse.tree.inodes import ROOT, Inodes
 from arvados_fuse.tree.names import KERNEL_NAME_MAX
-from arvados_fuse.tree.nodes import DirectoryNode, FileNode, Snapshot
+from arvados_fuse.tree.nodes import DirectoryNode, FileNode, Node, Snapshot
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_APPEND | os.O_CREAT
 """Flags of `open` that say the file will be changed."""
@@ -211,17 +211,13 @@ class FileSystem:
 
     # For reports
 
-    def path_of(self, ino: int) -> str:
-        """The path of an inode on the mount, without a slash before it. Raises StaleInode."""
-        return self.inodes.get(ino).path()
+    def open_file(self, fh: int) -> Node:
+        """What is open. Raises BadHandle."""
+        return self._files.get(fh).node
 
-    def path_of_file(self, fh: int) -> str:
-        """The path of an open file. Raises BadHandle."""
-        return self._files.get(fh).node.path()
-
-    def path_of_directory(self, fh: int) -> str:
-        """The path of an open directory. Raises BadHandle."""
-        return self._directories.get(fh).node.path()
+    def open_directory(self, fh: int) -> Node:
+        """What is open. Raises BadHandle."""
+        return self._directories.get(fh).node
 
     def open_handles(self) -> tuple[int, int]:
         """How many handles are open: on files, on directories."""

@@ -88,6 +88,10 @@ class ListedDirectory(DirectoryNode):
         return ListedObject(self._listing, self.uuid) if self.uuid else None
 
     @property
+    def stands_for(self) -> str:
+        return self.uuid
+
+    @property
     def uuid(self) -> str:
         """Of the user or group whose things are listed; "" where it is none (tags)."""
         kind, _, uuid = self.key.partition(" ")

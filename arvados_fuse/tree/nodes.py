@@ -60,6 +60,18 @@ class Node:
             node = node.parent
         return "/".join(reversed(names))
 
+    @property
+    def stands_for(self) -> str:
+        """The uuid or portable data hash of what is shown here, "" where only its parents have one."""
+        return ""
+
+    def object(self) -> str:
+        """The uuid or portable data hash of what this is or is in, for reports."""
+        node: Node | None = self
+        while node is not None and not node.stands_for:
+            node = node.parent
+        return "" if node is None else node.stands_for
+
     def attributes(self, timeout: float | None = None) -> Attributes:
         """`stat`; loads nothing. timeout: seconds for which it may be believed, where the caller knows
         them."""
