@@ -1,5 +1,6 @@
 """Many threads, changes elsewhere, little memory: no error, no deadlock, consistent tables."""
 
+import errno
 import faulthandler
 import os
 import random
@@ -8,10 +9,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from drivers import TreeDriver, read, walk
+from servers import wait_for
 from worlds import Maker, World, session
 
+from arvados_fuse.errors import ArvadosFuseError
 from arvados_fuse.tree import FileSystem
+from arvados_fuse.tree.follow import LONG
 
 THREADS = 32
 SECONDS = 6.0
@@ -103,6 +108,80 @@ def test_while_others_change_it(mine: Maker, tmp_path: Path) -> None:
 
         run_all([change] * 2 + [look] * 20 + [list_it] * 4, SECONDS)
         check_and_empty(fs, [each.ino for each in directory])
+
+
+def test_everything_at_once_with_events(
+    mine: Maker, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """32 threads over all modes while changes of every kind pour in and events tell of them."""
+    project = mine.project("busy")
+    texts = [mine.manifest({"d/f": b"%d" % number * 100, f"n{number}": b"n"}) for number in range(5)]
+    uuids = [
+        mine.make("collections", name=f"c{number}", manifest_text=texts[0], owner_uuid=project)["uuid"]
+        for number in range(6)
+    ]
+    tag = f"tag {uuids[0]}"
+    mine.make("links", link_class="tag", name=tag, head_uuid=uuids[0])
+    with session(
+        mine.server,
+        mine.token,
+        tmp_path,
+        mode="all",
+        refresh_time=0.5,
+        listen_events=True,
+        directory_cache=20_000,
+    ) as built:
+        fs = built.filesystem
+        root = TreeDriver(fs)
+        tops = ["home", "home/busy", "shared", f"by_tag/{tag}", f"by_id/{project}", "home/.trash"]
+        tops += [f"by_id/{uuid}" for uuid in uuids[:4]] + ["home/busy/.trash", f"by_id/{uuids[0]}/.versions"]
+
+        def look(chance: random.Random) -> None:
+            """What is gone between two steps is no failure; anything else is."""
+            try:
+                for path, told in walk(root, chance.choice(tops)):
+                    if not told.is_dir:
+                        read(root, path)
+                    with root.at(path) as found:
+                        for name in fs.listxattr(found.ino):
+                            fs.getxattr(found.ino, name)
+            except FileNotFoundError:
+                pass
+            except ArvadosFuseError as error:
+                if error.errno not in (errno.ENOENT, errno.ENODATA):
+                    raise
+
+        def change(chance: random.Random) -> None:
+            number = chance.randrange(len(uuids))
+            kind = chance.choice(["content", "name", "move", "trash", "project", "tag"])
+            server, token, uuid = mine.server, mine.token, uuids[number]
+            if kind == "content":
+                attributes = {"manifest_text": chance.choice(texts), "preserve_version": True}
+                server.call("PUT", f"collections/{uuid}", {"collection": attributes}, token=token)
+            elif kind == "name":
+                new = {"name": f"c{number} {chance.randrange(3)}"}
+                server.call("PUT", f"collections/{uuid}", {"collection": new}, token=token)
+            elif kind == "move":
+                owner = chance.choice(
+                    [project, server.call("GET", "users/current", token=token).body["uuid"]]
+                )
+                new = {"owner_uuid": owner}
+                server.call("PUT", f"collections/{uuid}", {"collection": new}, token=token)
+            elif kind == "trash":
+                server.call("DELETE", f"collections/{uuid}", token=token)
+                server.call("POST", f"collections/{uuid}/untrash", {}, token=token)
+            elif kind == "project":
+                made = server.call("POST", "groups", {"group": {"name": f"p{chance.random()}"}}, token=token)
+                server.call("DELETE", f"groups/{made.body.get('uuid')}", token=token)
+            else:
+                link = {"link_class": "tag", "name": tag, "head_uuid": uuid}
+                server.call("POST", "links", {"link": link}, token=token)
+
+        wait_for(lambda: fs.context.policy.max_age >= LONG, "events arrive")
+        run_all([*[change] * 4, *[look] * (THREADS - 4)], SECONDS)
+        check_and_empty(fs, [])
+        assert fs.context.policy.max_age >= LONG, "events arrive still"
+        assert not [record for record in caplog.records if record.exc_info], caplog.text
 
 
 def check_and_empty(fs: FileSystem, held: list[int]) -> None:
