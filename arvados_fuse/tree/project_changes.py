@@ -77,6 +77,8 @@ def rename(directory: ListedDirectory, name: str, target: DirectoryNode, new_nam
         restore(context, trashed, owner_uuid=owner, name=new_name)
         return False
     _owner(directory, name)
+    if isinstance(_entry(directory, name), Text):
+        raise NotPermitted(f"{name!r} can't be renamed", subject=name)
     ref = _collection(directory, name)
     try:
         context.api.rename(ref.key, name=new_name, owner_uuid=owner)
