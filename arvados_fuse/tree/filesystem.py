@@ -35,6 +35,8 @@ FILES = 1 << 32
 """Files that `statfs` shows, likewise."""
 DOTS = 2
 """`.` and `..` come before the entries of a listing."""
+READ = -1
+"""`as_of` of a snapshot that was read: who begins anew gets another."""
 
 
 class DirectoryEntry(NamedTuple):
@@ -56,6 +58,7 @@ class FileSystem:
         self.inodes = Inodes(root)
         self._files = FileHandles()
         self._directories = DirectoryHandles()
+        self._names_changed = 0
 
     # Names and attributes
 
@@ -151,14 +154,19 @@ class FileSystem:
     def opendir(self, ino: int) -> int:
         """A handle on the names as they are now."""
         node = self.inodes.directory(ino)
-        snapshot = node.snapshot()
+        snapshot = self._snapshot(node)
         self.inodes.hold(node)
         return self._directories.add(snapshot)
 
     def readdir(self, fh: int, offset: int) -> Iterator[DirectoryEntry]:
-        """The names from `offset` (0, or the `next_offset` of an entry). Never waits and never fails
-        halfway."""
+        """The names from `offset` (0, or the `next_offset` of an entry). Never fails halfway, and waits only
+        when it begins anew: who rewinds a directory that is open asks for the names of now."""
         snapshot = self._directories.get(fh)
+        if not offset:
+            if snapshot.as_of != self._names_changed:
+                snapshot = self._snapshot(snapshot.node)
+                self._directories.replace(fh, snapshot)
+            snapshot.as_of = READ
         return self._entries(snapshot, offset)
 
     def fsyncdir(self, fh: int) -> None:
@@ -168,6 +176,12 @@ class FileSystem:
     def releasedir(self, fh: int) -> None:
         """The handle is not used any more."""
         self.inodes.release(self._directories.remove(fh).node)
+
+    def _snapshot(self, node: DirectoryNode) -> Snapshot:
+        as_of = self._names_changed
+        snapshot = node.snapshot()
+        snapshot.as_of = as_of
+        return snapshot
 
     def _entries(self, snapshot: Snapshot, offset: int) -> Iterator[DirectoryEntry]:
         node = snapshot.node

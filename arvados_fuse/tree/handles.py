@@ -46,6 +46,11 @@ class Handles(Generic[H]):
         """What was opened, None when nothing was."""
         return None if number is None else self._open.get(number)
 
+    def replace(self, number: int, opened: H) -> None:
+        """Something else is behind the number from now on."""
+        if number in self._open:
+            self._open[number] = opened
+
     def remove(self, number: int) -> H:
         """Raises BadHandle."""
         try:

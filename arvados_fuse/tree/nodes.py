@@ -106,9 +106,9 @@ class FileNode(Node):
 
 class Snapshot:
     """The names of a directory at the moment it was opened: `readdir` goes through them whatever happens
-    since."""
+    since. as_of: how many changes of names the mount had seen; `FileSystem` keeps it."""
 
-    __slots__ = ("entries", "is_directory", "node")
+    __slots__ = ("as_of", "entries", "is_directory", "node")
 
     def __init__(
         self, node: "DirectoryNode", entries: Sequence[tuple[str, Any]], is_directory: Callable[[Any], bool]
@@ -116,6 +116,7 @@ class Snapshot:
         self.node = node
         self.entries = entries
         self.is_directory = is_directory
+        self.as_of = 0
 
 
 class DirectoryNode(Node):

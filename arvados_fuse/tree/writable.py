@@ -90,6 +90,7 @@ class WritableFileSystem(FileSystem):
             found: Any = project_changes.make_collection(directory, text)
         else:
             found = directory.make_directory(text)
+        self._names_changed += 1
         node = self.inodes.adopt(directory, text, found)
         return node.attributes()
 
@@ -97,6 +98,7 @@ class WritableFileSystem(FileSystem):
         """Remove a file; who has it open goes on with it."""
         directory, text = self.inodes.directory(parent), self.context.names.decode(name)
         directory.unlink(text)
+        self._names_changed += 1
         self.inodes.unlink(directory, text)
 
     def remove_directory(self, parent: int, name: bytes) -> None:
@@ -106,15 +108,20 @@ class WritableFileSystem(FileSystem):
             project_changes.remove_collection(directory, text)
         else:
             directory.remove_directory(text)
+        self._names_changed += 1
         self.inodes.unlink(directory, text)
 
     def rename(self, parent: int, name: bytes, new_parent: int, new_name: bytes) -> None:
         """rename, as POSIX has it."""
         directory, text = self.inodes.directory(parent), self.context.names.decode(name)
         target, new_text = self.inodes.directory(new_parent), self._new_name(new_name)
+        same = True
         if not isinstance(directory, ListedDirectory):
             directory.rename(text, target, new_text)
-        elif not project_changes.rename(directory, text, target, new_text):
+        else:
+            same = project_changes.rename(directory, text, target, new_text)
+        self._names_changed += 1
+        if not same:
             self.inodes.unlink(directory, text)
             return
         self.inodes.rename(directory, text, target, new_text)
@@ -178,6 +185,7 @@ class WritableFileSystem(FileSystem):
     def _new_file(self, parent: int, name: bytes) -> CollectionFile:
         directory, text = self.inodes.directory(parent), self._new_name(name)
         found = directory.create(text)
+        self._names_changed += 1
         node = self.inodes.adopt(directory, text, found)
         assert isinstance(node, CollectionFile)
         return node
