@@ -13,12 +13,16 @@ from arvados_fuse.errors import ArvadosFuseError
 from arvados_fuse.tree import FileSystem
 from arvados_fuse.tree.attributes import Attributes
 from arvados_fuse.tree.inodes import ROOT
+from arvados_fuse.tree.writable import Changes, WritableFileSystem
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 READ_PIECE = 131072
 """Bytes: what the kernel asks for at once."""
+
+REGULAR = stat.S_IFREG
+"""For mknod."""
 
 CHANGES = (
     "open_write",
@@ -75,6 +79,75 @@ class Driver(Protocol):
         """Try to change the (existing) object at `path` in one of CHANGES."""
 
     def free_bytes(self) -> int: ...
+
+
+class WrittenFile(OpenedFile, Protocol):
+    """A file that stays open and may be changed."""
+
+    def write(self, offset: int, data: bytes) -> int: ...
+
+    def append(self, data: bytes) -> int:
+        """Write as a handle of O_APPEND does: at the end."""
+
+    def truncate(self, size: int) -> None: ...
+
+    def fsync(self) -> None: ...
+
+    def size(self) -> int:
+        """As fstat tells it."""
+
+
+class EnteredDirectory(Protocol):
+    """A directory that a program works in, whatever happens to its name."""
+
+    def names(self) -> list[str]: ...
+
+    def make(self, name: str) -> None:
+        """A new file in it."""
+
+    def leave(self) -> None: ...
+
+
+class WritingDriver(Driver, Protocol):
+    """What a tree that can be changed answers. Times are ns since 1970."""
+
+    def open_file(self, path: str, flags: int) -> WrittenFile: ...
+
+    def mkdir(self, path: str) -> None: ...
+
+    def mknod(self, path: str, kind: int = REGULAR) -> None: ...
+
+    def unlink(self, path: str) -> None: ...
+
+    def rmdir(self, path: str) -> None: ...
+
+    def rename(self, path: str, new_path: str) -> None: ...
+
+    def truncate(self, path: str, size: int) -> None: ...
+
+    def utime(self, path: str, mtime_ns: int) -> None: ...
+
+    def chmod(self, path: str, mode: int) -> None: ...
+
+    def chown(self, path: str, uid: int, gid: int) -> None: ...
+
+    def symlink(self, target: str, path: str) -> None: ...
+
+    def link(self, path: str, new_path: str) -> None: ...
+
+    def fsync_directory(self, path: str) -> None: ...
+
+    def enter(self, path: str) -> EnteredDirectory: ...
+
+
+def write(driver: WritingDriver, path: str, data: bytes) -> None:
+    """The whole file, new or anew, as `>` of a shell."""
+    opened = driver.open_file(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    try:
+        for offset in range(0, len(data), READ_PIECE):
+            opened.write(offset, data[offset : offset + READ_PIECE])
+    finally:
+        opened.close()
 
 
 def read(driver: Driver, path: str) -> bytes:
@@ -177,6 +250,70 @@ class MountDriver:
         told = os.statvfs(self.root)
         return told.f_bavail * told.f_frsize
 
+    # Changes
+
+    def open_file(self, path: str, flags: int) -> "MountedFile":
+        return MountedFile(os.open(self._path(path), flags, 0o644))
+
+    def mkdir(self, path: str) -> None:
+        os.mkdir(self._path(path))
+
+    def mknod(self, path: str, kind: int = REGULAR) -> None:
+        os.mknod(self._path(path), kind | 0o644)
+
+    def unlink(self, path: str) -> None:
+        os.unlink(self._path(path))
+
+    def rmdir(self, path: str) -> None:
+        os.rmdir(self._path(path))
+
+    def rename(self, path: str, new_path: str) -> None:
+        os.rename(self._path(path), self._path(new_path))
+
+    def truncate(self, path: str, size: int) -> None:
+        os.truncate(self._path(path), size)
+
+    def utime(self, path: str, mtime_ns: int) -> None:
+        os.utime(self._path(path), ns=(mtime_ns, mtime_ns))
+
+    def chmod(self, path: str, mode: int) -> None:
+        os.chmod(self._path(path), mode)
+
+    def chown(self, path: str, uid: int, gid: int) -> None:
+        os.chown(self._path(path), uid, gid)
+
+    def symlink(self, target: str, path: str) -> None:
+        os.symlink(target, self._path(path))
+
+    def link(self, path: str, new_path: str) -> None:
+        os.link(self._path(path), self._path(new_path))
+
+    def fsync_directory(self, path: str) -> None:
+        descriptor = os.open(self._path(path), os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def enter(self, path: str) -> "MountedDirectory":
+        return MountedDirectory(os.open(self._path(path), os.O_RDONLY | os.O_DIRECTORY))
+
+
+class MountedDirectory:
+    """An open descriptor of a directory."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def names(self) -> list[str]:
+        return os.listdir(self._descriptor)
+
+    def make(self, name: str) -> None:
+        os.close(os.open(name, os.O_CREAT | os.O_WRONLY, 0o644, dir_fd=self._descriptor))
+
+    def leave(self) -> None:
+        os.close(self._descriptor)
+
 
 class MountedFile:
     """An open descriptor."""
@@ -186,6 +323,21 @@ class MountedFile:
 
     def read(self, offset: int, size: int) -> bytes:
         return os.pread(self._descriptor, size, offset)
+
+    def write(self, offset: int, data: bytes) -> int:
+        return os.pwrite(self._descriptor, data, offset)
+
+    def append(self, data: bytes) -> int:
+        return os.write(self._descriptor, data)
+
+    def truncate(self, size: int) -> None:
+        os.ftruncate(self._descriptor, size)
+
+    def fsync(self) -> None:
+        os.fsync(self._descriptor)
+
+    def size(self) -> int:
+        return os.fstat(self._descriptor).st_size
 
     def close(self) -> None:
         os.close(self._descriptor)
@@ -201,11 +353,11 @@ class TreeDriver:
         with self.at(path) as found:
             fh = self.call(self.fs.opendir, found.ino)
             try:
-                return self._list(fh)
+                return self.list_open(fh)
             finally:
                 self.fs.releasedir(fh)
 
-    def _list(self, fh: int) -> list[str]:
+    def list_open(self, fh: int) -> list[str]:
         """In pieces of 100, as the kernel's buffer would cut it."""
         names: list[str] = []
         offset = 0
@@ -223,7 +375,7 @@ class TreeDriver:
 
     def open(self, path: str) -> "TreeFile":
         with self.at(path) as found:
-            return TreeFile(self, self.call(self.fs.open, found.ino, os.O_RDONLY))
+            return TreeFile(self, self.call(self.fs.open, found.ino, os.O_RDONLY), found.ino)
 
     def change(self, kind: str, path: str) -> None:
         parent, _, name = path.rpartition("/")
@@ -243,6 +395,104 @@ class TreeDriver:
 
     def free_bytes(self) -> int:
         return self.fs.statfs().free
+
+    # Changes: what the kernel asks for them, its own checks left out
+
+    @property
+    def changing(self) -> WritableFileSystem:
+        """The file system, which must be one that can be changed."""
+        assert isinstance(self.fs, WritableFileSystem)
+        return self.fs
+
+    def open_file(self, path: str, flags: int) -> "TreeFile":
+        above, name = _split(path)
+        with self.at(above) as parent:
+            try:
+                with self.at(path) as found:
+                    if flags & os.O_CREAT and (flags & os.O_EXCL or found.is_directory):
+                        number = errno.EEXIST if flags & os.O_EXCL else errno.EISDIR
+                        raise OSError(number, os.strerror(number), path)
+                    kept = flags & ~(os.O_CREAT | os.O_EXCL | os.O_TRUNC)
+                    opened = TreeFile(self, self.call(self.fs.open, found.ino, kept), found.ino)
+                    if flags & os.O_TRUNC:
+                        opened.truncate(0)
+                    return opened
+            except FileNotFoundError:
+                if not flags & os.O_CREAT:
+                    raise
+            fh, made = self.call(self.changing.create_file, parent.ino, os.fsencode(name))
+            self.fs.forget([(made.ino, 1)])
+            return TreeFile(self, fh, made.ino)
+
+    def mkdir(self, path: str) -> None:
+        above, name = _split(path)
+        with self.at(above) as parent:
+            self._need_free(path)
+            made = self.call(self.changing.make_directory, parent.ino, os.fsencode(name))
+            self.fs.forget([(made.ino, 1)])
+
+    def mknod(self, path: str, kind: int = REGULAR) -> None:
+        above, name = _split(path)
+        with self.at(above) as parent:
+            self._need_free(path)
+            made = self.call(self.changing.make_node, parent.ino, os.fsencode(name), kind | 0o644)
+            self.fs.forget([(made.ino, 1)])
+
+    def unlink(self, path: str) -> None:
+        above, name = _split(path)
+        with self.at(above) as parent:
+            self.call(self.changing.unlink, parent.ino, os.fsencode(name))
+
+    def rmdir(self, path: str) -> None:
+        above, name = _split(path)
+        with self.at(above) as parent:
+            self.call(self.changing.remove_directory, parent.ino, os.fsencode(name))
+
+    def rename(self, path: str, new_path: str) -> None:
+        (above, name), (target, new_name) = _split(path), _split(new_path)
+        with self.at(above) as parent, self.at(target) as new_parent:
+            self.call(
+                self.changing.rename, parent.ino, os.fsencode(name), new_parent.ino, os.fsencode(new_name)
+            )
+
+    def truncate(self, path: str, size: int) -> None:
+        self._set(path, Changes(size=size))
+
+    def utime(self, path: str, mtime_ns: int) -> None:
+        self._set(path, Changes(mtime_ns=mtime_ns))
+
+    def chmod(self, path: str, mode: int) -> None:
+        self._set(path, Changes())
+
+    def chown(self, path: str, uid: int, gid: int) -> None:
+        self._set(path, Changes())
+
+    def _set(self, path: str, changes: Changes) -> None:
+        with self.at(path) as found:
+            self.call(self.changing.change_attributes, found.ino, changes)
+
+    def symlink(self, target: str, path: str) -> None:
+        raise OSError(errno.ENOSYS, "answered by `WritingOperations`")
+
+    def link(self, path: str, new_path: str) -> None:
+        raise OSError(errno.ENOSYS, "answered by `WritingOperations`")
+
+    def fsync_directory(self, path: str) -> None:
+        with self.at(path) as found:
+            fh = self.call(self.fs.opendir, found.ino)
+            try:
+                self.call(self.fs.fsyncdir, fh)
+            finally:
+                self.fs.releasedir(fh)
+
+    def enter(self, path: str) -> "TreeDirectory":
+        reference = self.at(path)
+        return TreeDirectory(self, reference, reference.__enter__().ino)
+
+    def _need_free(self, path: str) -> None:
+        """What the kernel sees to before it asks for something new."""
+        if exists(self, path):
+            raise FileExistsError(errno.EEXIST, path)
 
     def at(self, path: str) -> "_Reference":
         """The inode at a path, held while the context lasts."""
@@ -289,12 +539,62 @@ class _Reference:
 class TreeFile:
     """An open handle."""
 
-    def __init__(self, driver: TreeDriver, fh: int) -> None:
+    def __init__(self, driver: TreeDriver, fh: int, ino: int) -> None:
         self._driver = driver
         self._fh = fh
+        self._ino = ino
 
     def read(self, offset: int, size: int) -> bytes:
         return bytes(self._driver.call(self._driver.fs.read, self._fh, offset, size))
 
+    def write(self, offset: int, data: bytes) -> int:
+        return self._driver.call(self._driver.changing.write_at, self._fh, offset, data)
+
+    def append(self, data: bytes) -> int:
+        return self.write(self.size(), data)
+
+    def truncate(self, size: int) -> None:
+        fs = self._driver.changing
+        self._driver.call(fs.change_attributes, self._ino, Changes(size=size), self._fh)
+
+    def fsync(self) -> None:
+        self._driver.call(self._driver.fs.fsync, self._fh)
+
+    def size(self) -> int:
+        return self._driver.call(self._driver.fs.getattr, self._ino).size
+
     def close(self) -> None:
-        self._driver.fs.release(self._fh)
+        fs = self._driver.fs
+        try:
+            if not fs.read_only:
+                self._driver.call(fs.flush, self._fh)
+        finally:
+            fs.release(self._fh)
+
+
+class TreeDirectory:
+    """An inode that is kept, with a handle on it that is rewound for every listing."""
+
+    def __init__(self, driver: TreeDriver, reference: _Reference, ino: int) -> None:
+        self._driver = driver
+        self._reference = reference
+        self._ino = ino
+        self._fh = driver.call(driver.fs.opendir, ino)
+
+    def names(self) -> list[str]:
+        return self._driver.list_open(self._fh)
+
+    def make(self, name: str) -> None:
+        fs = self._driver.changing
+        fh, made = self._driver.call(fs.create_file, self._ino, os.fsencode(name))
+        fs.forget([(made.ino, 1)])
+        fs.release(fh)
+
+    def leave(self) -> None:
+        self._driver.fs.releasedir(self._fh)
+        self._reference.__exit__()
+
+
+def _split(path: str) -> tuple[str, str]:
+    above, _, name = path.rpartition("/")
+    return above, name
