@@ -16,9 +16,7 @@ from arvados_fuse.local.records import matching
 from arvados_fuse.local.records.apierror import ApiError, invalid
 from arvados_fuse.local.records.attributes import AttributeType
 from arvados_fuse.local.records.schema import RESOURCES, Resource
-
-FORMAT = 1
-"""Version of the tables, in SQLite's `user_version`."""
+from arvados_fuse.local.records.upgrade import upgrade
 
 _UNAVAILABLE = ("locked", "full", "disk I/O", "readonly", "unable to open")
 """Words in SQLite's messages for what is no mistake of ours and may pass."""
@@ -83,19 +81,16 @@ class Database:
     def open(self) -> None:
         """Make the file (0600) if need be and bring it to this version's tables.
 
-        Raises sqlite3.Error when the file can't be used, ValueError when a newer version made it.
+        Raises sqlite3.Error when the file can't be used, ValueError when a newer version made it, or one so
+        old that its tables can't be brought to this version's.
         """
         self._path.touch(mode=0o600)
         connection = self._connect()
         try:
             connection.execute("PRAGMA journal_mode = WAL")
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-            if version > FORMAT:
-                raise ValueError(f"{self._path} was made by a newer version")
-            if version < FORMAT:
-                connection.executescript(
-                    f"BEGIN IMMEDIATE; {_schema_sql()} PRAGMA user_version = {FORMAT}; COMMIT;"
-                )
+            connection.execute("BEGIN IMMEDIATE")
+            upgrade(connection, _schema_sql())
+            connection.execute("COMMIT")
         except BaseException:
             connection.close()
             raise

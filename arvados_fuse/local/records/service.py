@@ -218,14 +218,15 @@ class Records:
             self._listeners = [*self._listeners, callback]
 
     def sweep(self) -> int:
-        """Remove for ever what has been in the trash for its time; the server calls this now and then.
+        """Remove for ever what has been in the trash for its time, and old events; the server calls this.
 
-        Returns how many records went.
+        Returns how many records went, without the events.
         """
         with self._database.writing() as connection:
             root = Caller(self._site.system_user_uuid, True, True, "", "")
             context = self._context_for(connection, root, identifiers.now())
             count = sweeping.sweep(context)
+            sweeping.prune_logs(context)
         self._announce(context.last_log_id)
         return count
 

@@ -1,4 +1,4 @@
-"""The end of trash: what has been there for its time is removed for ever, with all that belongs to it.
+"""The end of trash and of old events: what has been there for its time is removed for ever.
 
 `Records.sweep` calls it in one transaction of its own.
 """
@@ -6,6 +6,7 @@
 from arvados_fuse.local.records import links, logs
 from arvados_fuse.local.records.collections import forget_manifest
 from arvados_fuse.local.records.context import Context
+from arvados_fuse.local.records.identifiers import later
 from arvados_fuse.local.records.schema import COLLECTIONS, GROUPS, Resource
 from arvados_fuse.local.records.store import remove, row_of
 
@@ -15,6 +16,26 @@ _ENDED_GROUPS = """
         UNION
         SELECT groups.uuid FROM ended JOIN groups ON groups.owner_uuid = ended.uuid
     ) SELECT uuid FROM ended"""
+
+
+LOGS_AGE = 14 * 24 * 3600.0
+"""Seconds, as Arvados has it by default (`AuditLogs.MaxAge`)."""
+LOGS_KEPT = 100_000
+"""The newest events that stay when there are more within that time: some 50 MB."""
+
+
+def prune_logs(context: Context, *, age: float = LOGS_AGE, kept: int = LOGS_KEPT) -> int:
+    """Remove the events older than `age` (seconds), and all but the newest `kept`; returns how many.
+
+    The newest one stays in any case: who listens starts from its id.
+    """
+    oldest = later(context.now, -age)
+    query = """
+        DELETE FROM logs WHERE id < (SELECT max(id) FROM logs) AND (
+            created_at < :oldest
+            OR id <= (SELECT id FROM logs ORDER BY id DESC LIMIT 1 OFFSET :kept)
+        )"""
+    return context.connection.execute(query, {"oldest": oldest, "kept": kept}).rowcount
 
 
 def sweep(context: Context) -> int:

@@ -23,7 +23,7 @@ from aiohttp import web
 from arvados_fuse.errors import SetupError
 from arvados_fuse.local.certificate import ensure_certificate, server_context
 from arvados_fuse.local.datadir import DataDirectory, Running, ServerSettings
-from arvados_fuse.local.records import Records
+from arvados_fuse.local.records import ApiError, Records
 from arvados_fuse.local.server.api import Api
 from arvados_fuse.local.server.blocks import BlockDirectory
 from arvados_fuse.local.server.discovery import discovery_document, exported_config
@@ -49,6 +49,9 @@ GRACE = 5.0
 """Seconds that requests under way get to finish when the server stops."""
 
 OPEN_FILES = 8192
+
+SWEEP_EVERY = 600.0
+"""Seconds between two looks for trash and events whose time is over."""
 
 LONGEST_LINE = 1 << 20
 """Bytes in a request line or header: long filters come in the query."""
@@ -152,10 +155,12 @@ async def _serve(parts: _Parts, options: ServeOptions) -> None:
             if options.announce is not None:
                 options.announce(host)
             logger.info("Serving %s at %s, Keep at %s", parts.site.cluster_id, host, ", ".join(keep))
+            sweeping = loop.create_task(_sweep_now_and_then(parts.records, executor))
             watch = loop.create_task(_stop_at_end_of_input(stop)) if options.until_end_of_input else None
             await stop.wait()
             if watch is not None:
                 watch.cancel()
+            sweeping.cancel()
             logger.info("Stopping")
             await events.close()
         finally:
@@ -172,6 +177,16 @@ def _in_loop(loop: asyncio.AbstractEventLoop, advance: Callable[[int], None]) ->
             loop.call_soon_threadsafe(advance, newest_id)
 
     return changed
+
+
+async def _sweep_now_and_then(records: Records, executor: ThreadPoolExecutor) -> None:
+    """What is over goes: at the start, then every SWEEP_EVERY."""
+    while True:
+        try:
+            await asyncio.get_running_loop().run_in_executor(executor, records.sweep)
+        except (sqlite3.Error, ApiError) as error:
+            logger.warning("Trash and old events could not be removed: %s", error)
+        await asyncio.sleep(SWEEP_EVERY)
 
 
 async def _stop_at_end_of_input(stop: asyncio.Event) -> None:
