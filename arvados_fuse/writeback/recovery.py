@@ -76,7 +76,7 @@ def discard(leftover: Leftover) -> None:
 
 
 def take_over(directory: Path, owner: Owner) -> tuple[list[Taken], list[Leftover]]:
-    """Open the leftovers of `owner` for saving; gives those of others too, which are left alone.
+    """Open the leftovers of `owner` for saving, oldest first; gives those of others too, left alone.
 
     Rooms without a change are removed.
     """
@@ -96,6 +96,7 @@ def take_over(directory: Path, owner: Owner) -> tuple[list[Taken], list[Leftover
                 room.release()
             else:
                 taken.append(Taken(room, pending, leftover))
+    taken.sort(key=lambda one: one.leftover.since)
     for leftover in foreign:
         logger.warning(
             "%s: %d unsaved paths of %s at %s are left alone%s",

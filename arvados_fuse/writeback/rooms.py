@@ -70,7 +70,7 @@ class Room:
 
 
 def leftovers(parent: Path) -> list[Room]:
-    """The rooms of dead mounts, locked by us from now on, oldest first; live ones are not among them.
+    """The rooms of dead mounts, locked by us from now on; live ones are not among them.
 
     A room that cannot be opened (another user's) is passed over.
     """
