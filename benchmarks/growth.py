@@ -5,6 +5,7 @@
 figures are CPU seconds of the mount, which other work on the machine moves least, and seconds beside them.
 """
 
+import itertools
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -21,6 +22,8 @@ from benchmarks.rows import rounded
 
 LIMIT = 600.0
 """Seconds that one measurement may take."""
+NEW = map("new{}".format, itertools.count())
+"""Names of directories that are not there yet."""
 
 
 class Cost(NamedTuple):
@@ -85,7 +88,7 @@ def _save_one(bench: Bench, size: int) -> Cost:
     uuid = bench.stage.tree(size)
     with bench.mounted(ours(), options=["--read-write"]) as mounted:
         root = mounted.path(uuid).rstrip("/")
-        return _cost(size, mounted, "write_small", path=f"{root}/new", root=root, count=1)
+        return _cost(size, mounted, "write_small", path=f"{root}/{next(NEW)}", root=root, count=1)
 
 
 def _cost(number: int, mounted: Mounted, load: str, **arguments: object) -> Cost:
