@@ -1,4 +1,4 @@
-"""What pip installs: sdist and wheel are built and looked into, and the wheel is run in a place of its own."""
+"""What pip installs: sdist and wheel are built and looked into, and the wheel is run in its own place."""
 
 import os
 import subprocess
