@@ -1,6 +1,6 @@
 """What the embedded server was asked, counted from its log."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from servers import LocalServer, wait_for
 
@@ -22,3 +22,19 @@ def request_counter(server: LocalServer) -> Requests:
         return [line for line in text.splitlines() if "arvados.local.api" in line and marker not in line]
 
     return new
+
+
+def changing(lines: Iterable[str]) -> list[str]:
+    """Those of the API requests that change something."""
+    return [
+        line for line in lines if any(f" {verb} /" in line for verb in ("POST", "PUT", "PATCH", "DELETE"))
+    ]
+
+
+def stored_blocks(server: LocalServer) -> dict[str, int]:
+    """The blocks that all Keep services of the server have, and their bytes."""
+    found: dict[str, int] = {}
+    for path in (server.data_dir / "keep").rglob("*"):
+        if len(path.name) == 32 and path.is_file():
+            found[path.name] = path.stat().st_size
+    return found

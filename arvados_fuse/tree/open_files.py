@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from arvados_fuse.collection import File
 from arvados_fuse.errors import SignatureRefused
 from arvados_fuse.keep import Reader
-from arvados_fuse.tree.working import Working, Writer
+from arvados_fuse.tree.working import Writer
 
 if TYPE_CHECKING:
     from arvados_fuse.tree.collection_nodes import CollectionFile
+    from arvados_fuse.tree.collection_state import CollectionState
     from arvados_fuse.tree.version import Version
 
 RENEWALS = 2
@@ -52,7 +53,7 @@ class OpenFile:
 
 
 class OpenWriting(OpenFile):
-    """A file that may be written. Its node knows the collection that it lies in, also after a rename."""
+    """A file that may be written. Its writer knows the collection that it lies in, also after a rename."""
 
     __slots__ = ("_content", "_node", "_writer")
 
@@ -70,7 +71,7 @@ class OpenWriting(OpenFile):
         self._changed()
         writeback = self._node.context.writeback
         if writeback is not None:
-            writeback.relieve(self._content, self._working().collection.storage_classes_desired())
+            writeback.relieve(self._content, self._writer.working.collection.storage_classes_desired())
         return written
 
     def truncate(self, size: int) -> None:
@@ -87,31 +88,32 @@ class OpenWriting(OpenFile):
 
         Raises what keeps earlier changes from the server, if it refused them.
         """
-        self._working().flush(self._content)
+        state = self._record()
         if self._node.context.sync_on_close and self._content.linked:
-            self._node.state.save_closed()
+            state.save_closed()
         else:
-            self._node.state.raise_refusal()
+            state.raise_refusal()
 
     def sync(self) -> None:
         """What was written is on the server after this."""
-        self._working().flush(self._content)
+        state = self._record()
         if self._content.linked:
-            self._node.state.save_closed()
+            state.save_closed()
 
     def close(self) -> None:
         """See Content."""
-        working = self._working()
-        try:
-            working.flush(self._content)
-        finally:
-            working.close_writer(self._content, self._writer)
-            super().close()
+        with self._writer.held() as working:
+            try:
+                working.flush(self._content)
+            finally:
+                working.close_writer(self._content, self._writer)
+                super().close()
 
-    def _working(self) -> Working:
-        working = self._node.state.working
-        assert working is not None  # it stays as long as somebody writes
-        return working
+    def _record(self) -> "CollectionState":
+        """Record the file as it is now; gives the collection that it lies in."""
+        with self._writer.held() as working:
+            working.flush(self._content)
+            return working.state
 
     def _changed(self) -> None:
         self._writer.mtime_ns = time.time_ns()

@@ -11,6 +11,7 @@ journal's transaction and never across a request. It comes before the locks of t
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from arvados_fuse.collection import Directory, File
@@ -33,16 +34,28 @@ class Writer:
 
     before: what the server had at its path when it was opened (or renamed), for the commit to compare with.
     recorded: the version of the content that the journal has; -1 for none. mtime_ns: ns since 1970, None as
-    long as nothing was written.
+    long as nothing was written. working: of the collection that the file lies in; another one after a rename
+    to there, through whichever place of the tree. It changes with the lock of both.
     """
 
-    __slots__ = ("before", "mtime_ns", "opens", "recorded")
+    __slots__ = ("before", "mtime_ns", "opens", "recorded", "working")
 
-    def __init__(self, before: State, recorded: int) -> None:
+    def __init__(self, working: "Working", before: State, recorded: int) -> None:
+        self.working = working
         self.before = before
         self.recorded = recorded
         self.opens = 0
         self.mtime_ns: int | None = None
+
+    @contextmanager
+    def held(self) -> "Iterator[Working]":
+        """The working copy of the collection that the file lies in, with its lock."""
+        while True:
+            working = self.working
+            with working.lock:
+                if working is self.working:
+                    yield working
+                    return
 
 
 class Working:
@@ -257,7 +270,8 @@ class Working:
             if isinstance(here, Directory):
                 pending += [child for _, child in here.entries()]
             elif here.content() in self.writers:
-                target.writers[here.content()] = self.writers.pop(here.content())
+                writer = target.writers[here.content()] = self.writers.pop(here.content())
+                writer.working = target
 
     def _touch(self, directory: Directory, name: str) -> None:
         now = time.time_ns()
@@ -278,7 +292,7 @@ class Working:
             writer = self.writers.get(content)
             if writer is None:
                 before = self.server_has(path_of(content)) if content.linked else None
-                writer = Writer(before, -1 if new else content.version)
+                writer = Writer(self, before, -1 if new else content.version)
                 if new:
                     writer.mtime_ns = time.time_ns()
                 self.writers[content] = writer
