@@ -59,6 +59,7 @@ class Inside:
         self._options = options
         self._activity = operations.activity
         self._troubles = operations.troubles
+        self._troubles.hide(api.token)
         self._filesystem = filesystem
         self._api = api
         self._blocks = blocks

@@ -35,23 +35,34 @@ def lines(told: Status, moment: float) -> Iterator[str]:
     """The status for people; moment: time.time()."""
     mount = told["mount"]
     yield f"{mount['path']}: {_what(mount)}, {'read-write' if mount['read_write'] else 'read-only'}"
-    for name, text in (
-        ("server", _server(told["server"])),
-        ("mounted", _mounted(mount, moment)),
-        ("events", _events(told["events"], moment)),
-        ("cache", _cache(told["cache"])),
-        ("listings", _listings(told["directories"])),
-        ("open", _open(told["open"])),
-        ("unsaved", _unsaved(told["unsaved"])),
-        ("moved", _moved(told["bytes"])),
+    for name, part, words in (
+        ("server", "server", _server),
+        ("mounted", "mount", lambda mount: _mounted(mount, moment)),
+        ("events", "events", lambda events: _events(events, moment)),
+        ("cache", "cache", _cache),
+        ("listings", "directories", _listings),
+        ("open", "open", _open),
+        ("unsaved", "unsaved", lambda unsaved: _unsaved(unsaved, moment)),
+        ("moved", "bytes", _moved),
+        ("metrics", "metrics", str),
     ):
-        yield f"  {name:<{INDENT - 2}}{text}"
-    if "metrics" in told:
-        yield f"  {'metrics':<{INDENT - 2}}{told['metrics']}"
+        if part in told:
+            yield _line(name, why_unknown(told[part]) or words(told[part]))
     for request in told["pending"]:
-        doing = f"{request['operation']} {request['path']}, {request['seconds']:.1f} s"
-        yield f"  {'under way':<{INDENT - 2}}{doing}"
-    yield from _errors(told["errors"], moment)
+        yield _line("under way", f"{request['operation']} {request['path']}, {request['seconds']:.1f} s")
+    if why_unknown(told["errors"]):
+        yield _line("errors", why_unknown(told["errors"]))
+    else:
+        yield from _errors(told["errors"], moment)
+
+
+def why_unknown(part: Any) -> str:
+    """Why the mount could not tell this part, "" when it did."""
+    return f"not known ({part['failed']})" if isinstance(part, dict) and "failed" in part else ""
+
+
+def _line(name: str, text: str) -> str:
+    return f"  {name:<{INDENT - 2}}{text}"
 
 
 def amount(count: float) -> str:
@@ -132,15 +143,17 @@ def _open(opened: Status) -> str:
     return f"{files}, {counted(opened['directories'], 'directory', 'directories')}"
 
 
-def _unsaved(unsaved: Any) -> str:
+def _unsaved(unsaved: Any, moment: float) -> str:
     if unsaved is None:
         return "nothing (read-only)"
-    if not unsaved.get("files"):
-        return "nothing"
-    text = f"{counted(unsaved['files'], 'file', 'files')}, {amount(unsaved.get('bytes', 0))}"
-    failed = [one for one in unsaved.get("collections", ()) if one.get("error")]
-    for one in failed:
-        text += f"\n{'':{INDENT}}{one.get('uuid', '')}: {one['error']}"
+    local = amount(unsaved["spool"])
+    if not unsaved["files"]:
+        return f"nothing but {local} of open files" if unsaved["spool"] else "nothing"
+    waiting = age(moment - min(one["since"] for one in unsaved["collections"]))
+    text = f"{counted(unsaved['files'], 'file', 'files')}, {amount(unsaved['bytes'])}, for {waiting}"
+    for one in unsaved["collections"]:
+        if one["error"]:
+            text += f"\n{'':{INDENT}}{one['uuid']}: {one['error']}"
     return text
 
 
@@ -150,11 +163,10 @@ def _moved(moved: Status) -> str:
 
 
 def _errors(errors: Status, moment: float) -> Iterator[str]:
-    name = f"  {'errors':<{INDENT - 2}}"
     if not errors["count"]:
-        yield f"{name}none"
+        yield _line("errors", "none")
         return
-    yield f"{name}{errors['count']:,} since it was mounted; the last ones:"
+    yield _line("errors", f"{errors['count']:,} since it was mounted; the last ones:")
     for trouble in errors["latest"][-SHOWN_ERRORS:]:
         known = ", ".join(
             f"{word} {trouble[key]}"

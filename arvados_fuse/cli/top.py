@@ -24,7 +24,7 @@ from rich.text import Text
 
 from arvados_fuse.cli import live, showing
 from arvados_fuse.cli.showing import age, amount
-from arvados_fuse.errors import ArvadosFuseError, SetupError, Unreachable
+from arvados_fuse.errors import ArvadosFuseError, BadAnswer, SetupError, Unreachable
 
 INTERVAL = 1.0
 """Seconds between two samples."""
@@ -98,7 +98,10 @@ def _keys() -> Iterator[int | None]:
 
 
 def picture(before: Sample, after: Sample, height: int) -> RenderableType:
-    """What to show for the time between two samples, in so many lines."""
+    """What to show for the time between two samples, in so many lines. Raises BadAnswer."""
+    for name, part in after.items():
+        if showing.why_unknown(part):
+            raise BadAnswer(f"the mount could not tell about {name}: {showing.why_unknown(part)}")
     seconds = after["at"] - before["at"]
     rows = max(LEAST_ROWS, (height - FIXED_LINES) // 2)
     return Group(
@@ -213,9 +216,7 @@ def _foot(sample: Sample) -> RenderableType:
     errors = sample["errors"]
     if errors["latest"]:
         last = errors["latest"][-1]
-        ago = age(time.time() - last["at"])
-        lines.append(
-            f"{errors['count']:,} errors, {ago} ago: {last['operation']} {last['path']}: {last['message']}"
-        )
+        count, ago = showing.counted(errors["count"], "error", "errors"), age(time.time() - last["at"])
+        lines.append(f"{count}, {ago} ago: {last['operation']} {last['path']}: {last['message']}")
     lines.append("q ends this")
     return Group(*(Text(line, no_wrap=True, overflow="ellipsis", style="dim") for line in lines))

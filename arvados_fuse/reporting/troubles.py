@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -38,10 +38,10 @@ class Trouble:
 
 
 class Troubles:
-    """The last `KEPT` troubles. secrets: texts to blank out (nobody should have put them in)."""
+    """The last `KEPT` troubles."""
 
-    def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self._secrets = tuple(secret for secret in secrets if secret)
+    def __init__(self) -> None:
+        self._token: Callable[[], str] = str
         self._lock = threading.Lock()
         self._latest: deque[Trouble] = deque(maxlen=KEPT)
         self._count = 0
@@ -50,6 +50,10 @@ class Troubles:
     def count(self) -> int:
         """How many there were in all."""
         return self._count
+
+    def hide(self, token: Callable[[], str]) -> None:
+        """Blank out what `token()` gives, and its secret part, where somebody has put it into a message."""
+        self._token = token
 
     def note(self, trouble: Trouble) -> None:
         """Remember it; the same as the one before is counted there."""
@@ -71,8 +75,11 @@ class Troubles:
             return list(self._latest)
 
     def _clean(self, message: str) -> str:
-        for secret in self._secrets:
-            message = message.replace(secret, "[token]")
+        token = self._token()
+        # A token of the form `v2/uuid/secret` has a part that works alone as well.
+        for secret in (token, token.rpartition("/")[2]):
+            if secret:
+                message = message.replace(secret, "[token]")
         return message if len(message) <= LONGEST else f"{message[:LONGEST]} ..."
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from mounting import mounted, needs_fuse
-from servers import PROJECT, wait_for
+from servers import PROJECT, LocalServer, wait_for
 from worlds import Maker, World, environment
 
 from arvados_fuse.cli.live import DoesNotListen, NotMounted, ask
@@ -215,6 +215,44 @@ class TestStatus:
             assert trouble["subject"] == f"{missing}+5"
             done = command("--status", str(mount.root))
             assert f"read {made['uuid']}/lost.txt: " in done.stdout
+
+    def test_what_is_unsaved_and_why(self, fresh_server: LocalServer, tmp_path: Path) -> None:
+        token = fresh_server.new_user("writer")[1]
+        made = Maker(fresh_server, token).collection("c", {"a.txt": b"a"})
+        options = ["--home", "--read-write", "--disable-event-listening", "--retries=0"]
+        with mounted(tmp_path, environment(fresh_server, token), *options) as mount:
+            assert self.told(mount.root)["unsaved"]["files"] == 0
+            assert os.listdir(mount.root / "c") == ["a.txt"]
+            fresh_server.kill()
+            (mount.root / "c/b.txt").write_bytes(b"12345")
+
+            def failed() -> Any:
+                unsaved = self.told(mount.root)["unsaved"]
+                return unsaved if unsaved["collections"] and unsaved["collections"][0]["error"] else None
+
+            unsaved = wait_for(failed, "the mount tells why it could not save")
+            assert (unsaved["files"], unsaved["bytes"]) == (1, 5)
+            assert unsaved["collections"][0]["uuid"] == made["uuid"]
+            text = command("--status", str(mount.root)).stdout
+            assert "  unsaved   1 file, 5 B, for " in text
+            assert f"            {made['uuid']}: {unsaved['collections'][0]['error'][:20]}" in text
+            fresh_server.start()
+            wait_for(lambda: self.told(mount.root)["unsaved"]["files"] == 0, "everything is saved")
+
+    def test_in_the_background(self, world: World, tmp_path: Path) -> None:
+        root, log = tmp_path / "mnt", tmp_path / "log"
+        root.mkdir()
+        settings = {**environment(world.server, world.token), "HOME": str(tmp_path)}
+        options = ["--home", "--crunchstat-interval=0.2", "--logfile", str(log)]
+        assert command(*options, str(root), **settings).returncode == 0
+        try:
+            process = self.told(root)["mount"]["process"]
+            assert os.getsid(process) == process
+            wait_for(lambda: "crunchstat: keepcalls" in log.read_text(), "statistics are in the log file")
+            path = socket_of(root)
+        finally:
+            assert command("--unmount", str(root)).returncode == 0
+        wait_for(lambda: not path.exists(), "the socket is gone")
 
     def test_nothing_to_tell(self, tmp_path: Path) -> None:
         done = command("--status", str(tmp_path))

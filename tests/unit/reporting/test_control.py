@@ -3,6 +3,8 @@
 import json
 import os
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -12,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from arvados_fuse.errors import BlockNotFound, NotSupported, Unreachable
+from arvados_fuse.errors import BlockNotFound, NotSupported, SetupError, Unreachable
 from arvados_fuse.reporting import control, sockets
 from arvados_fuse.reporting.asking import NobodyListens, ask
 from arvados_fuse.reporting.control import ControlServer
@@ -251,6 +253,47 @@ def test_nonsense_is_answered_and_harms_nobody(place: Place) -> None:
     with socket.socket(socket.AF_UNIX) as silent:
         silent.connect(str(place.socket))
         assert place.ask("hello") == [{"hello": 1}]
+
+
+LISTEN = """
+import os, sys
+from arvados_fuse.reporting import sockets
+from arvados_fuse.reporting.control import ControlServer
+os.setgroups([])
+os.setuid(int(sys.argv[1]))
+server = ControlServer()
+server.register("who", lambda _: [{"user": os.geteuid()}])
+server.start(int(sys.argv[2]))
+print(server.path, flush=True)
+sys.stdin.read()
+server.close()
+"""
+
+
+@pytest.mark.skipif(ME != 0, reason="only root can play another user")
+def test_root_may_ask_the_mounts_of_others() -> None:
+    user, minor = 65533, 1048575  # no mount has such numbers
+    with subprocess.Popen(
+        [sys.executable, "-c", LISTEN, str(user), str(minor)],
+        cwd=Path(__file__).parents[3],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        path = Path(process.stdout.readline().strip())
+        try:
+            assert path.stat().st_uid == user
+            assert list(ask(minor, user, "who")) == [{"user": user}]
+            # Somebody who sits in the place of another is not believed.
+            with pytest.raises(SetupError, match="not safe"):
+                list(ask(minor, user + 1, "who", directories=lambda _: [path.parent]))
+        finally:
+            process.stdin.close()
+            process.wait(DEADLINE)
+    assert not path.exists()
+    path.parent.rmdir()
 
 
 def test_places_follow_from_the_user_alone() -> None:
