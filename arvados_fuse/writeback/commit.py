@@ -8,7 +8,6 @@ Threads: those of the committer. No lock is held while the server is asked.
 """
 
 import logging
-import re
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -17,13 +16,13 @@ from typing import Any, NamedTuple
 from arvados_fuse.collection.changes import Finder
 from arvados_fuse.collection.commit import CommitRequest, commit_request
 from arvados_fuse.collection.manifest import ManifestIndex
-from arvados_fuse.collection.segments import ZERO_BLOCK, Segment, Zeros
+from arvados_fuse.collection.segments import ZERO_BLOCK, Zeros
 from arvados_fuse.collection.stores import BlockStore, RecordStore
 from arvados_fuse.errors import AccessDenied, NotFoundError, RequestRefused
 from arvados_fuse.reporting.counters import Counters
-from arvados_fuse.writeback.moved import known_moves
+from arvados_fuse.writeback.locators import Renewal, signed_by
 from arvados_fuse.writeback.partial import manifest_of, state_at
-from arvados_fuse.writeback.pending import Batch, Pending
+from arvados_fuse.writeback.pending import Batch, Pending, settled
 from arvados_fuse.writeback.states import State, same, unsaved
 from arvados_fuse.writeback.status import Saved, Sink
 from arvados_fuse.writeback.uploads import Uploads
@@ -36,8 +35,6 @@ LOOK = ["uuid", "portable_data_hash", "storage_classes_desired"]
 
 KEPT_BYTES = 64 << 20
 """Manifests remembered from the last answers, in bytes; the newest is kept whatever its size."""
-
-_REMOTE = re.compile(r"[0-9a-f]{32}\+[0-9]+[^ \n]*\+R[^ \n]*")
 
 
 class Known(NamedTuple):
@@ -76,6 +73,7 @@ class Commits:
             return batch.number
         self._counters.add("writeback.commits")
         batch, zero_block = self._stored(batch)
+        batch = self._renewed(pending, batch)
         theirs = self._look(uuid)
         request = self._request(batch, theirs, zero_block)
         answer = theirs
@@ -115,8 +113,22 @@ class Commits:
             self._uploads.store(waiting, self._classes(batch.uuid))
         if any(isinstance(segment.source, Zeros) for segments in files for segment in segments):
             zero_block = self._uploads.zeros(self._classes(batch.uuid))
-        rows = {path: row._replace(after=self._local(row.after)) for path, row in batch.rows.items()}
+        rows = {path: row._replace(after=settled(row.after)) for path, row in batch.rows.items()}
         return batch._replace(rows=rows), zero_block
+
+    def _renewed(self, pending: Pending, batch: Batch) -> Batch:
+        """The batch with locators that will be taken: signed by the collection where it has the block."""
+        renewal = Renewal(self._blocks, lambda: self._classes(batch.uuid))
+        if not any(renewal.is_needed(row.after) for row in batch.rows.values()):
+            return batch
+        manifest = self._fetch(batch.uuid).manifest
+        rows = {
+            path: row._replace(after=renewal.renewed(signed_by(manifest, row.after)))
+            for path, row in batch.rows.items()
+        }
+        batch = batch._replace(rows=rows)
+        pending.refine(batch)
+        return batch
 
     def _classes(self, uuid: str) -> Sequence[str]:
         """The storage classes for the blocks of a collection."""
@@ -124,17 +136,6 @@ class Commits:
             known = self._known.get(uuid)
         record = self._records.get_collection(uuid, select=LOOK) if known is None else known.record
         return record.get("storage_classes_desired") or ()
-
-    def _local(self, state: State) -> State:
-        """The state with its bytes in blocks of this cluster."""
-        if not isinstance(state, tuple):
-            return state
-        refresh = getattr(self._blocks, "refresh_signature", None)
-        segments = list(known_moves(state).translate(state))
-        for at, segment in enumerate(segments):
-            if refresh is not None and isinstance(segment.source, str) and _REMOTE.match(segment.source):
-                segments[at] = segment._replace(source=refresh(segment.source))
-        return tuple(segments)
 
     def _look(self, uuid: str) -> Known:
         """The collection as it is now."""
@@ -199,19 +200,6 @@ class Commits:
 
         A change can wait longer than the signatures live that its blocks were read with.
         """
-        index = self._fetch(uuid).manifest
-        rows = {}
-        changed = False
-        for path, row in batch.rows.items():
-            after = row.after
-            if isinstance(after, tuple):
-                fresh = tuple(
-                    Segment(index.signed(source), offset, size)
-                    if isinstance(source, str)
-                    else Segment(source, offset, size)
-                    for source, offset, size in after
-                )
-                changed = changed or fresh != after
-                after = fresh
-            rows[path] = row._replace(after=after)
-        return batch._replace(rows=rows) if changed else None
+        manifest = self._fetch(uuid).manifest
+        rows = {path: row._replace(after=signed_by(manifest, row.after)) for path, row in batch.rows.items()}
+        return batch._replace(rows=rows) if rows != batch.rows else None

@@ -9,6 +9,7 @@ server under it.
 """
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -250,6 +251,10 @@ class Committer:
             if group.first == NEVER and group.pending.has(group.uuid):
                 # What failed, and what was recorded meanwhile by somebody who has not told yet.
                 group.first = group.last = time.monotonic()
+            elif group.first == NEVER and group.error is None:
+                # Who waits holds on to it, and all that he waits for is saved.
+                group.saved = sys.maxsize
+                self._groups.pop((id(group.pending), group.uuid), None)
             self._condition.notify_all()
         self._forget_if_empty(group.pending)
 
@@ -277,10 +282,14 @@ class Committer:
             waiting = [
                 _Wish(group, group.pending.number, group.started)
                 for group in self._groups.values()
-                if (uuid is None or group.uuid == uuid) and group.pending.has(group.uuid)
+                if uuid is None or group.uuid == uuid
             ]
             while True:
-                waiting = [wish for wish in waiting if not wish.is_done()]
+                waiting = [
+                    wish
+                    for wish in waiting
+                    if not wish.is_done() and (uuid is None or not self._is_old_trouble(wish.group))
+                ]
                 if not waiting:
                     return
                 for wish in waiting:
@@ -296,11 +305,17 @@ class Committer:
                     raise refresh(group.error or late, group.uuid, group.pending.rows(group.uuid))
                 self._condition.wait(left)
 
+    def _is_old_trouble(self, group: Group) -> bool:
+        """Whether it was left behind by a dead mount and is refused: no reason to refuse a new change."""
+        return group.refused and group.pending is not self._rooms[-1]
+
     def refusal(self, uuid: str) -> ArvadosFuseError | None:
         """Why the server refuses the changes of a collection, if it does; a new error each time."""
         with self._condition:
             for group in self._groups.values():
                 if group.uuid == uuid and group.refused and group.error is not None:
+                    if self._is_old_trouble(group):
+                        continue
                     return refresh(group.error, uuid, group.pending.rows(uuid))
             return None
 

@@ -27,8 +27,9 @@ from arvados_fuse.writeback.states import (
     unsaved_bytes,
 )
 
-REMEMBERED = 20_000
-"""Paths whose last saved state is remembered for callers that don't know yet that it was saved."""
+REMEMBERED = 50_000
+"""Segments in the states that were saved last and are remembered, for callers that don't know yet that they
+were saved."""
 
 
 class Row(NamedTuple):
@@ -69,6 +70,7 @@ class Pending:
         self._bytes: dict[str, int] = {}
         self._users: dict[Spool, set[tuple[str, str]]] = {}
         self._recent: OrderedDict[tuple[str, str], State] = OrderedDict()
+        self._remembered = 0
         self._number = 0
 
     def load(self) -> None:
@@ -175,12 +177,23 @@ class Pending:
             fresh: dict[str, dict[str, Row]] = {}
             for uuid, path in keys:
                 row = self._rows[uuid][path]
-                fresh.setdefault(uuid, {})[path] = row._replace(after=_settled(row.after))
+                fresh.setdefault(uuid, {})[path] = row._replace(after=settled(row.after))
             for uuid, rows in fresh.items():
                 self._store(uuid, rows)
             contents = [row.content for rows in fresh.values() for row in rows.values() if row.content]
         for content in contents:
             content.settle(known_moves(content.snapshot()[0]))
+
+    def refine(self, batch: Batch) -> None:
+        """The blocks of the batch have other locators now. Raises NoSpaceError."""
+        with self._lock:
+            current = self._rows.get(batch.uuid, {})
+            fresh = {
+                path: current[path]._replace(after=row.after)
+                for path, row in batch.rows.items()
+                if path in current and same(current[path].after, row.after)
+            }
+            self._store(batch.uuid, fresh)
 
     def mark_attempted(self, batch: Batch) -> None:
         """The server is about to be asked for the batch: from now on it may have it. Raises NoSpaceError."""
@@ -206,10 +219,15 @@ class Pending:
                 fresh[path] = Row(taken.after, after, (), now, content)
             self._store(batch.uuid, fresh)
             for path, taken in batch.rows.items():
-                self._recent[batch.uuid, path] = taken.after
-                self._recent.move_to_end((batch.uuid, path))
-            while len(self._recent) > REMEMBERED:
-                self._recent.popitem(last=False)
+                self._remember(batch.uuid, path, taken.after)
+
+    def _remember(self, uuid: str, path: str, state: State) -> None:
+        if (uuid, path) in self._recent:
+            self._remembered -= _weight(self._recent.pop((uuid, path)))
+        self._recent[uuid, path] = state
+        self._remembered += _weight(state)
+        while self._remembered > REMEMBERED:
+            self._remembered -= _weight(self._recent.popitem(last=False)[1])
 
     def discard(self, uuid: str) -> None:
         """Forget all changes of one collection."""
@@ -290,11 +308,16 @@ def _line(uuid: str, path: str, row: Row) -> Line:
     return Line(uuid, path, encode(row.before), encode(row.after), attempted, row.since)
 
 
-def _settled(state: State) -> State:
+def settled(state: State) -> State:
+    """The state with its bytes in blocks, as far as they are."""
     return tuple(known_moves(state).translate(state)) if isinstance(state, tuple) else state
 
 
 def _without_spools(state: State) -> State:
     """What the server has is in blocks. A state of which we don't know where is not what it has."""
-    settled = _settled(state)
-    return None if unsaved_bytes(settled) else settled
+    there = settled(state)
+    return None if unsaved_bytes(there) else there
+
+
+def _weight(state: State) -> int:
+    return 1 + len(state) if isinstance(state, tuple) else 1

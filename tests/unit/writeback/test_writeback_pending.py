@@ -266,3 +266,13 @@ def test_nothing_of_the_model_is_hidden() -> None:
     machine.rows_lead_from_the_server_to_the_mount()
     assert machine.room.pending.rows(C)["a"].attempted == (file(FOO),)
     machine.teardown()
+
+
+def test_what_is_remembered_of_saves_is_bounded(room: Room) -> None:
+    scattered = tuple(Segment(FOO if n % 2 else BAR, 0, 1) for n in range(20_000))
+    for number in range(5):
+        room.pending.record(C, [PathChange(f"f{number}", None, scattered)])
+        room.pending.finish(room.pending.take(C))
+    for number, attempted in ((0, ()), (4, (scattered,))):
+        room.pending.record(C, [PathChange(f"f{number}", None, file(FOO))])
+        assert room.pending.rows(C)[f"f{number}"].attempted == attempted

@@ -1,0 +1,88 @@
+"""Locators that the API server will take: of this cluster, and with a signature that still holds.
+
+Used by `commit`. A change can wait for weeks when the server refuses it; signatures end, and blocks that no
+collection has are taken for garbage then. Storing a block again renews both.
+
+Threads: any.
+"""
+
+import re
+import time
+from collections.abc import Callable, Sequence
+
+from arvados_fuse.collection.manifest import ManifestIndex, stripped
+from arvados_fuse.collection.segments import Segment
+from arvados_fuse.collection.stores import BlockStore
+from arvados_fuse.writeback.states import State
+
+RENEW_BEFORE = 1800.0
+"""Seconds before its end at which a signature is renewed: more than the longest pause between attempts."""
+
+_REMOTE = re.compile(r"[0-9a-f]{32}\+[0-9]+\S*\+R")
+_EXPIRY = re.compile(r"\+A[0-9a-f]+@([0-9a-f]{1,16})")
+
+
+def is_remote(locator: str) -> bool:
+    """Whether the block is signed by another cluster (`+R`)."""
+    return _REMOTE.match(locator) is not None
+
+
+def expires(locator: str) -> float:
+    """When the signature ends, in seconds since 1970; never without one."""
+    match = _EXPIRY.search(locator)
+    return float(int(match[1], 16)) if match else float("inf")
+
+
+def signed_by(manifest: ManifestIndex, state: State) -> State:
+    """The state with the signatures that a manifest has for its blocks, as far as it has them."""
+    if not isinstance(state, tuple):
+        return state
+    return tuple(
+        segment._replace(source=manifest.signed(segment.source))
+        if isinstance(segment.source, str)
+        else segment
+        for segment in state
+    )
+
+
+class Renewal:
+    """Gives fresh locators for those of one batch, each block once."""
+
+    def __init__(self, blocks: BlockStore, classes: Callable[[], Sequence[str]]) -> None:
+        self._blocks = blocks
+        self._classes = classes
+        self._fresh: dict[str, str] = {}
+        self._soon = time.time() + RENEW_BEFORE
+
+    def is_needed(self, state: State) -> bool:
+        """Whether some locator of a state would not be taken, or not for long."""
+        return isinstance(state, tuple) and any(self._is_stale(segment) for segment in state)
+
+    def renewed(self, state: State) -> State:
+        """The state with locators that will be taken. Raises what the block store raises."""
+        if not isinstance(state, tuple) or not self.is_needed(state):
+            return state
+        return tuple(
+            segment._replace(source=self._locator(str(segment.source)))
+            if self._is_stale(segment)
+            else segment
+            for segment in state
+        )
+
+    def _is_stale(self, segment: Segment) -> bool:
+        source = segment.source
+        return isinstance(source, str) and (is_remote(source) or expires(source) < self._soon)
+
+    def _locator(self, locator: str) -> str:
+        known = self._fresh.get(locator)
+        if known is None:
+            refresh = getattr(self._blocks, "refresh_signature", None) if is_remote(locator) else None
+            known = self._fresh[locator] = (
+                self._stored_again(locator) if refresh is None else refresh(locator)
+            )
+        return known
+
+    def _stored_again(self, locator: str) -> str:
+        """Read from wherever the block still is, often our own cache."""
+        size = int(stripped(locator)[33:])
+        return self._blocks.put(self._blocks.read(locator, 0, size), storage_classes=self._classes())

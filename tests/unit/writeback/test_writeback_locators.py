@@ -1,0 +1,51 @@
+"""Locators are renewed when they would not be taken, by the collection's signatures or by storing again."""
+
+import time
+
+from collection_support import FOO, Blocks
+
+from arvados_fuse.collection.manifest import ManifestIndex
+from arvados_fuse.collection.segments import ZEROS, Segment
+from arvados_fuse.writeback.locators import Renewal, signed_by
+
+
+def signed(locator: str, seconds: float) -> str:
+    return f"{locator}+A{'0' * 40}@{int(time.time() + seconds):08x}"
+
+
+def test_a_locator_that_holds_is_left_alone() -> None:
+    blocks = Blocks()
+    renewal = Renewal(blocks, tuple)
+    state = (Segment(signed(FOO, 7200), 0, 3), Segment(ZEROS, 0, 9), Segment(FOO, 1, 1))
+    assert not renewal.is_needed(state)
+    assert renewal.renewed(state) is state
+    assert (blocks.reads, blocks.stored) == ([], [])
+
+
+def test_one_that_ends_soon_is_stored_again_once() -> None:
+    blocks = Blocks()
+    renewal = Renewal(blocks, tuple)
+    old = signed(FOO, 60)
+    state = (Segment(old, 0, 1), Segment(ZEROS, 0, 9), Segment(old, 2, 1))
+    assert renewal.is_needed(state)
+    fresh = renewal.renewed(state)
+    assert isinstance(fresh, tuple)
+    assert not renewal.is_needed(fresh)
+    assert [segment[1:] for segment in fresh] == [segment[1:] for segment in state]
+    assert blocks.stored == [b"foo"]
+
+
+def test_remote_blocks_are_copied_here() -> None:
+    blocks = Blocks()
+    state = (Segment(f"{FOO}+Rother-{'0' * 40}@77777777", 0, 3),)
+    fresh = Renewal(blocks, tuple).renewed(state)
+    assert isinstance(fresh, tuple)
+    assert "+R" not in str(fresh[0].source)
+    assert blocks.stored == [b"foo"]
+
+
+def test_the_collection_s_own_signatures_are_taken() -> None:
+    new = signed(FOO, 7200)
+    manifest = ManifestIndex(f". {new} 0:3:f\n")
+    assert signed_by(manifest, (Segment(signed(FOO, 5), 1, 2),)) == (Segment(new, 1, 2),)
+    assert signed_by(manifest, None) is None
