@@ -25,7 +25,7 @@ def test_what_is_named_is_there(named: str) -> None:
 
 
 def test_every_promise_names_its_proof() -> None:
-    promises = PAGE.split("## Writing")[0].split("\n\n")[2:]
+    promises = PAGE.split("## Writing")[0].strip().split("\n\n")[2:]
     bare = [
         text
         for text in promises
