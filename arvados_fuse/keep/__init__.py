@@ -5,7 +5,7 @@ from arvados_fuse.keep.disk_store import DiskStore
 from arvados_fuse.keep.locator import Locator
 from arvados_fuse.keep.pins import Pin, Pins
 from arvados_fuse.keep.ram_store import RamStore
-from arvados_fuse.keep.reader import Ahead, Reader
+from arvados_fuse.keep.reader import Ahead, Company, Reader
 from arvados_fuse.keep.services import KeepService, ServiceDirectory, rendezvous
 from arvados_fuse.keep.transfer import BlockReplaced, Timeouts
 from arvados_fuse.keep.warm import Failure, Progress, Wanted, Warming
@@ -14,6 +14,7 @@ __all__ = [
     "Ahead",
     "BlockCache",
     "BlockReplaced",
+    "Company",
     "DiskStore",
     "Failure",
     "KeepService",

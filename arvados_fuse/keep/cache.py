@@ -15,7 +15,7 @@ from arvados_fuse.keep.dispatch import CARRIERS, Dispatcher
 from arvados_fuse.keep.flight import Abandoned, Flight, Watcher
 from arvados_fuse.keep.locator import Locator
 from arvados_fuse.keep.pins import SHARE, Pin, Pins, size_of
-from arvados_fuse.keep.reader import Reader
+from arvados_fuse.keep.reader import Company, Reader
 from arvados_fuse.keep.services import KeepService, ServiceDirectory, ServiceTable
 from arvados_fuse.keep.store import Held, Store
 from arvados_fuse.keep.transfer import BlockReplaced, Timeouts, Transfers
@@ -96,11 +96,14 @@ class BlockCache:
         self._store.close()
         self._services.close()
 
-    def reader(self) -> Reader:
+    def reader(self, company: Company | None = None) -> Reader:
         """A reader of its own for one open file handle: it reads ahead, and hears of bytes that proved
-        wrong.
+        wrong. company: of all handles for which the kernel has the same pages.
         """
-        return Reader(self)
+        reader = Reader(self, company)
+        if company is not None:
+            company.join(reader)
+        return reader
 
     def read(self, locator: str, offset: int, size: int) -> bytes | memoryview:
         """Exactly `size` bytes of the block from `offset`, as soon as they are here.

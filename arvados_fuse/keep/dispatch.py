@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from arvados_fuse.errors import ArvadosFuseError, Unreachable
+from arvados_fuse.errors import ArvadosFuseError, BlockCorrupt, Unreachable
 from arvados_fuse.keep.flight import FEW_READS, Abandoned, Debt, Flight, GaveWay
 from arvados_fuse.keep.locator import Locator
 
@@ -269,10 +269,14 @@ class Dispatcher:
             if isinstance(error, GaveWay) and len(self._ahead) < LATER_FLIGHTS:
                 with contextlib.suppress(Unreachable):  # closed meanwhile
                     self.join(flight.locator, flight.text, demanded=False).reads += flight.reads
-        elif error is not None:
+        elif isinstance(error, BlockCorrupt):
             readers = flight.fail(error)
             if readers:
                 self._spoiled(flight, len(readers))
+        elif error is not None:
+            # Nothing is known of what was handed out: it is compared when the block can be had again, and
+            # nobody can end a read of it before.
+            self._settle(flight, error)
         return True
 
     def _take(self) -> Flight | None:
@@ -290,9 +294,9 @@ class Dispatcher:
             finally:
                 self._idle -= 1
 
-    def _settle(self, flight: Flight) -> None:
+    def _settle(self, flight: Flight, error: Exception | None = None) -> None:
         """End a flight without result; what it handed out is checked by the next flight of the block."""
-        debts = flight.abandon()
+        debts = flight.abandon(error)
         if not debts:
             return
         md5 = flight.locator.md5

@@ -236,16 +236,19 @@ class Flight:
         return spoiled
 
     def fail(self, error: Exception) -> list[Watcher]:
-        """There is no block to be had. What was handed out was never checked: those readers are spoiled."""
+        """Every copy is damaged, so what was handed out was: those readers are spoiled."""
         with self._moved:
             spoiled = [*self._handed, *(debt.watcher for debt in self._debts)]
             self.ended = True
-        self._tell(spoiled, "bytes read before its hash check can't be checked")
+        self._tell(spoiled, "bytes read before its hash check can't be right")
         self._end(error)
         return spoiled
 
-    def abandon(self) -> list[Debt]:
-        """End without a result, nobody waits; gives what the next flight of this block has to check."""
+    def abandon(self, error: Exception | None = None) -> list[Debt]:
+        """End without a result; gives what the next flight of this block has to check.
+
+        error: for those who wait for the block; without one nobody waits.
+        """
         with self._moved:
             shown, handed = self._shown, dict(self._handed)
             self.ended = True
@@ -253,7 +256,7 @@ class Flight:
         if shown is not None:
             for watcher, pieces in handed.items():
                 debts.extend(Debt(watcher, b, e, _digest(shown, b, e)) for b, e in pieces)
-        self._end(Abandoned())
+        self._end(error or Abandoned())
         return debts
 
     def inherit(self, debts: list[Debt]) -> bool:

@@ -2,7 +2,8 @@
 
 It watches where the program reads. From the second sequential read on it asks for the blocks that come
 next, further ahead the faster they come, within a byte budget; random access stops that. If bytes that it
-handed out before their check prove wrong, its next read fails, so that the program knows. Used by the tree.
+handed out before their check prove wrong, all its later reads fail, so that the program learns of it: one
+failure would not do, since the kernel keeps to itself what happens to its reading ahead. Used by the tree.
 Threads: any; reads of one handle may come from several threads and slightly out of order.
 """
 
@@ -11,7 +12,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
-from arvados_fuse.errors import ArvadosFuseError, Unreachable
+from arvados_fuse.errors import ArvadosFuseError, BlockCorrupt, Unreachable
 from arvados_fuse.keep.flight import Watcher
 from arvados_fuse.keep.locator import MAX_BLOCK
 
@@ -31,6 +32,10 @@ FAILED_SECONDS = 1.0
 """For so long a block that could not be had is not asked for again by the same handle: when the kernel's
 reading ahead fails, it asks once more for the one page that the program wants, and would wait as long
 again."""
+
+
+FORGET_SECONDS = 1.0
+"""After so long the kernel has been told, twice, to forget pages that were wrong."""
 
 
 class Ahead(NamedTuple):
@@ -65,11 +70,42 @@ class Cache(Protocol):
     def drop_ahead(self, md5s: Iterable[str]) -> None: ...
 
 
-class Reader:
-    """A `BlockStore` to read with, for one handle."""
+class Company:
+    """The readers of one file. What one of them was given, the kernel keeps and shows to all of them."""
 
-    def __init__(self, cache: Cache) -> None:
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._readers: list[Reader] = []
+        self._clean_at = 0.0
+
+    def join(self, reader: "Reader") -> None:
+        """A file handle more. Waits, in the rare case that the kernel is just being told to forget pages."""
+        time.sleep(max(0.0, self._clean_at - time.monotonic()))
+        with self._lock:
+            self._readers.append(reader)
+
+    def leave(self, reader: "Reader") -> None:
+        """A file handle less."""
+        with self._lock:
+            if reader in self._readers:
+                self._readers.remove(reader)
+
+    def spoil(self, error: ArvadosFuseError) -> None:
+        """Bytes that one of them was given were wrong: none of them may come to an end as if all was well."""
+        with self._lock:
+            self._clean_at = time.monotonic() + FORGET_SECONDS
+            readers = list(self._readers)
+        for reader in readers:
+            reader.fail_from_now(error)
+
+
+class Reader:
+    """A `BlockStore` to read with, for one handle. company: of the file, if others have it open too."""
+
+    def __init__(self, cache: Cache, company: Company | None = None) -> None:
         self._cache = cache
+        self._company = company
+        self._told = False
         self._lock = threading.Lock()
         self._spoiled: ArvadosFuseError | None = None
         self._held = ""
@@ -87,7 +123,7 @@ class Reader:
     def read(self, locator: str, offset: int, size: int) -> bytes | memoryview:
         """Exactly `size` bytes of the block from `offset`; raises what `BlockCache.read` raises.
 
-        Raises BlockCorrupt, once, after bytes read through this reader proved wrong.
+        Raises BlockCorrupt, from then on, when bytes read through this reader or its company proved wrong.
         """
         if self._spoiled is not None:
             self._tell()
@@ -105,7 +141,13 @@ class Reader:
         return data
 
     def spoil(self, md5: str, error: ArvadosFuseError) -> None:
-        """Bytes handed out earlier were wrong: the next read fails with `error`."""
+        """Bytes handed out earlier were wrong: every later read fails with `error`."""
+        self.fail_from_now(error)
+        if self._company is not None:
+            self._company.spoil(error)
+
+    def fail_from_now(self, error: ArvadosFuseError) -> None:
+        """Every later read fails with `error`."""
         self._spoiled = error
 
     def after(self, offset: int, size: int) -> Ahead | None:
@@ -149,6 +191,8 @@ class Reader:
             self._closed = True
         self._stop()
         self._move_to("")
+        if self._company is not None:
+            self._company.leave(self)
 
     def _window(self) -> int:
         """Bytes to be ahead: one block at first, what comes in AHEAD_SECONDS when that is known; within the
@@ -176,7 +220,9 @@ class Reader:
         self._cache.drop_ahead(unwanted)
 
     def _tell(self) -> None:
-        with self._lock:
-            error, self._spoiled = self._spoiled, None
+        """Raise the error; one line in the log is enough."""
+        error = self._spoiled
         if error is not None:
-            raise error
+            again = BlockCorrupt(str(error), subject=error.subject)
+            again.told, self._told = self._told, True
+            raise again

@@ -239,6 +239,7 @@ class Transfers:
                 at += count
                 self._counters.add("net.received_bytes", count)
                 self.rate.note(count)
+                task.patience.got(at)
                 if flight.stopping:
                     raise Abandoned
                 pace.check(at, task.way.make_way(flight, at))
@@ -246,7 +247,6 @@ class Transfers:
                 raise WrongBytes(f"its md5 is {md5.hexdigest()}")
             sink.commit(flight.high)
         except BaseException:
-            task.patience.got(at)
             sink.discard()
             raise
         return sink.content
@@ -276,7 +276,7 @@ class _Patience:
         self._most = 0
 
     def got(self, at: int) -> None:
-        """An attempt ended after so many bytes."""
+        """An attempt has so many bytes."""
         if at > self._most:
             self._most, self._since = at, time.monotonic()
 

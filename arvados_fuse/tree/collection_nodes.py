@@ -4,6 +4,7 @@ Used by listings (which make roots) and `Inodes`. Nodes are small and hold a pla
 only weakly; where the collection has changed, a directory finds its new self by name when next used.
 """
 
+import threading
 import weakref
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 from arvados_fuse.collection import Directory, File
 from arvados_fuse.collection.content import Content as FileContent
 from arvados_fuse.errors import NotFoundError, NotPermitted, StaleFile
+from arvados_fuse.keep import Company, Reader
 from arvados_fuse.tree.attributes import (
     DIRECTORY_MODE,
     FILE_MODE,
@@ -27,6 +29,9 @@ from arvados_fuse.tree.open_files import OpenFile, OpenWriting
 from arvados_fuse.tree.version import Origin, Version
 from arvados_fuse.tree.versions import versions_ref
 from arvados_fuse.tree.working import Working, Writer
+
+_first_open = threading.Lock()
+"""Held while a file gets its company of readers."""
 
 RECORD_NAME = ".arvados#collection"
 VERSIONS_NAME = ".versions"
@@ -62,7 +67,7 @@ Item = tuple[Version, Directory | File]
 class CollectionFile(FileNode):
     """A file in a collection."""
 
-    __slots__ = ("_file", "_opened", "_seen", "_version")
+    __slots__ = ("_company", "_file", "_seen", "_version")
 
     lasting = True
 
@@ -70,7 +75,7 @@ class CollectionFile(FileNode):
         super().__init__(context)
         self._file = file
         self._version = version
-        self._opened = False
+        self._company: Company | None = None
         self._seen = file.version()
 
     def attributes(self, timeout: float | None = None) -> Attributes:
@@ -124,8 +129,15 @@ class CollectionFile(FileNode):
 
     def open(self) -> Content:
         self._version.renew_when_due()
-        self._opened = True
-        return OpenFile(self._file, self._version, self.context.blocks.reader())
+        return OpenFile(self._file, self._version, self._reader())
+
+    def _reader(self) -> Reader:
+        """One reader more among those of this file, who share its pages in the kernel."""
+        with _first_open:
+            if self._company is None:
+                self._company = Company()
+            company = self._company
+        return self.context.blocks.reader(company)
 
     def open_writing(self) -> OpenWriting:
         """See FileNode. Raises StaleFile when the name stands for another file by now."""
@@ -170,7 +182,7 @@ class CollectionFile(FileNode):
 
     def was_read_from(self, md5: str) -> bool:
         """Whether the kernel may hold pages that came from this block."""
-        return self._opened and any(
+        return self._company is not None and any(
             isinstance(segment.locator, str) and segment.locator.startswith(md5)
             for segment in self._file.segments()
         )

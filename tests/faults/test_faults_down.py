@@ -45,7 +45,7 @@ def test_a_read_ends_and_one_line_says_why(
     begun = time.monotonic()
     with caplog.at_level(logging.WARNING), pytest.raises(Unreachable) as caught:
         reader.read(locator, 2_000_000, 4096)
-    assert time.monotonic() - begun < LATEST
+    assert time.monotonic() - begun < SOON.overall + 2.0, "later than one fetch may take"
     (line,) = caplog.messages
     assert line == str(caught.value)
     assert caught.value.told, "whoever gets it need not log it again"

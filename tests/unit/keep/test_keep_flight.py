@@ -136,11 +136,22 @@ def test_failure_reaches_waiters_and_those_who_have_unchecked_bytes(flight: Flig
     watcher, innocent = Watcher(), Watcher()
     Attempt(flight, GOOD).until(80000)
     flight.read(watcher, 0, 10)
-    flight.fail(Unreachable("gone"))
+    flight.fail(BlockCorrupt("every copy is damaged"))
     assert [type(error) for error in watcher.errors] == [BlockCorrupt]
-    with pytest.raises(Unreachable):
+    with pytest.raises(BlockCorrupt):
         flight.wait(10, 1)
     assert flight.read(innocent, 0, 10) is None
+
+
+def test_when_a_block_can_not_be_had_unchecked_bytes_wait_for_their_check(flight: Flight) -> None:
+    watcher = Watcher()
+    Attempt(flight, GOOD).until(80000)
+    flight.read(watcher, 0, 10)
+    (debt,) = flight.abandon(Unreachable("gone"))
+    assert (debt.watcher, debt.begin, debt.end) == (watcher, 0, 10)
+    assert watcher.errors == []
+    with pytest.raises(Unreachable):
+        flight.wait(10, 1)
 
 
 @pytest.mark.parametrize("wrong", [False, True])

@@ -10,9 +10,9 @@ import pytest
 from unit.keep.keep_peer import Cluster
 
 from arvados_fuse.errors import BlockCorrupt
-from arvados_fuse.keep import Ahead, BlockCache, Reader
+from arvados_fuse.keep import Ahead, BlockCache, Company, Reader
 from arvados_fuse.keep.flight import Watcher
-from arvados_fuse.keep.reader import AHEAD_MOST
+from arvados_fuse.keep.reader import AHEAD_MOST, FORGET_SECONDS
 
 MIB = 1024 * 1024
 BLOCK = 64 * MIB
@@ -168,12 +168,34 @@ def test_closing_drops_what_was_fetched_ahead() -> None:
     assert set(below.dropped) == set(below.fetched)
 
 
-def test_wrong_bytes_are_told_once() -> None:
+def test_after_wrong_bytes_every_read_fails() -> None:
+    # One failure could be one of the kernel's reading ahead, of which no program hears.
     reader = Reader(Recorder())
     reader.spoil("0" * 32, BlockCorrupt("wrong"))
-    with pytest.raises(BlockCorrupt):
-        reader.read("0" * 32 + "+5", 0, 5)
-    assert reader.read("0" * 32 + "+5", 0, 5) == b"xxxxx"
+    told = []
+    for _ in range(3):
+        with pytest.raises(BlockCorrupt) as caught:
+            reader.read("0" * 32 + "+5", 0, 5)
+        told.append(caught.value.told)
+    assert told == [False, True, True], "one line in the log"
+
+
+def test_all_who_share_the_kernels_pages_are_told() -> None:
+    company = Company()
+    readers = [Reader(Recorder(), company) for _ in range(3)]
+    for reader in readers:
+        company.join(reader)
+    readers[0].close()
+    readers[1].spoil("0" * 32, BlockCorrupt("wrong"))
+    assert readers[0].read("0" * 32 + "+5", 0, 5) == b"xxxxx"
+    for reader in readers[1:]:
+        with pytest.raises(BlockCorrupt):
+            reader.read("0" * 32 + "+5", 0, 5)
+    # Who opens the file now gets it when the kernel has forgotten the wrong pages.
+    late, begun = Reader(Recorder(), company), time.monotonic()
+    company.join(late)
+    assert FORGET_SECONDS / 2 < time.monotonic() - begun < FORGET_SECONDS + 5
+    assert late.read("0" * 32 + "+5", 0, 5) == b"xxxxx"
 
 
 def wait_until(condition: Callable[[], object], what: str) -> None:
