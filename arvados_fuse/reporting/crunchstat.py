@@ -22,6 +22,9 @@ OPERATIONS = (
 )
 """In the order of 3.2.1. `on_event`: news of the cluster that were taken in."""
 
+STOP_WITHIN = 1.0
+"""Seconds."""
+
 Values = Sequence[tuple[float | int, str]]
 
 
@@ -86,10 +89,10 @@ class Crunchstat:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread; safe to call twice."""
+        """End the thread; safe to call twice. Waits little: standard error may be full and read by nobody."""
         self._stopping.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(STOP_WITHIN)
 
     def _run(self) -> None:
         try:

@@ -20,6 +20,9 @@ LOOKS = 8
 LONGEST_PAUSE = 10.0
 """Seconds between two looks, at most."""
 
+STOP_WITHIN = 1.0
+"""Seconds."""
+
 
 class Watchdog:
     """Looks for requests that are under way for `limit` seconds. Constructing does nothing.
@@ -44,10 +47,10 @@ class Watchdog:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread; safe to call twice."""
+        """End the thread; safe to call twice. Waits little: the log may go where nobody reads."""
         self._stopping.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(STOP_WITHIN)
 
     def _run(self) -> None:
         while not self._stopping.wait(min(self._limit / LOOKS, LONGEST_PAUSE)):

@@ -1,10 +1,13 @@
 """Counting what the kernel asks, and the reports made of it."""
 
+import contextlib
 import io
 import logging
+import os
 import re
 import threading
 import time
+from pathlib import Path
 
 from arvados_fuse.reporting.activity import RECENT_FILES, Activity, FileTraffic
 from arvados_fuse.reporting.counters import Counters
@@ -112,6 +115,42 @@ def test_crunchstat_comes_after_each_interval_and_stops() -> None:
     intervals = [float(found) for found in re.findall(r"interval (\S+) seconds", output.getvalue())]
     assert intervals[0] >= 0.1
     assert threading.active_count() == len([t for t in threading.enumerate() if t.name != "crunchstat"])
+
+
+def test_standard_error_that_nobody_reads_holds_up_nobody() -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writing, b"x" * 65536)
+    os.set_blocking(writing, True)
+    with open(writing, "w") as output:
+        writer = Crunchstat(Activity(), Counters(), 0.05, output)
+        writer.start()
+        wait_until_blocked(writing)
+        before = time.monotonic()
+        writer.stop()
+        assert time.monotonic() - before < 5
+        os.set_blocking(reading, False)
+        with contextlib.suppress(BlockingIOError):  # lets it go on, and end
+            while os.read(reading, 1 << 20):
+                pass
+        for thread in threading.enumerate():
+            if thread.name == "crunchstat":
+                thread.join(20)
+    os.close(reading)
+
+
+def wait_until_blocked(descriptor: int) -> None:
+    """Wait until the thread stands in write(2)."""
+    deadline = time.monotonic() + 20
+    while True:
+        (ident,) = (thread.native_id for thread in threading.enumerate() if thread.name == "crunchstat")
+        call = Path(f"/proc/self/task/{ident}/syscall").read_text().split()
+        if len(call) > 1 and call[1] == hex(descriptor):
+            return
+        assert time.monotonic() < deadline, call
+        time.sleep(0.01)
 
 
 def test_troubles_are_bounded_folded_and_without_secrets() -> None:
