@@ -118,7 +118,8 @@ class Commits:
 
     def _renewed(self, pending: Pending, batch: Batch) -> Batch:
         """The batch with locators that will be taken: signed by the collection where it has the block."""
-        renewal = Renewal(self._blocks, lambda: self._classes(batch.uuid))
+        life = getattr(self._records, "blob_signature_ttl", float("inf"))
+        renewal = Renewal(self._blocks, lambda: self._classes(batch.uuid), life)
         if not any(renewal.is_needed(row.after) for row in batch.rows.values()):
             return batch
         manifest = self._fetch(batch.uuid).manifest

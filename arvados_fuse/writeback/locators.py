@@ -16,7 +16,8 @@ from arvados_fuse.collection.stores import BlockStore
 from arvados_fuse.writeback.states import State
 
 RENEW_BEFORE = 1800.0
-"""Seconds before its end at which a signature is renewed: more than the longest pause between attempts."""
+"""Seconds before its end at which a signature is renewed: more than the longest pause between attempts. Where
+signatures are short-lived: a tenth of their life."""
 
 _REMOTE = re.compile(r"[0-9a-f]{32}\+[0-9]+\S*\+R")
 _EXPIRY = re.compile(r"\+A[0-9a-f]+@([0-9a-f]{1,16})")
@@ -48,11 +49,14 @@ def signed_by(manifest: ManifestIndex, state: State) -> State:
 class Renewal:
     """Gives fresh locators for those of one batch, each block once."""
 
-    def __init__(self, blocks: BlockStore, classes: Callable[[], Sequence[str]]) -> None:
+    def __init__(
+        self, blocks: BlockStore, classes: Callable[[], Sequence[str]], life: float = float("inf")
+    ) -> None:
+        """classes: called for the storage classes of new blocks. life: seconds that a new signature lives."""
         self._blocks = blocks
         self._classes = classes
         self._fresh: dict[str, str] = {}
-        self._soon = time.time() + RENEW_BEFORE
+        self._soon = time.time() + min(RENEW_BEFORE, life / 10)
 
     def is_needed(self, state: State) -> bool:
         """Whether some locator of a state would not be taken, or not for long."""

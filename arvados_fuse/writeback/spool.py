@@ -143,8 +143,14 @@ class DiskSpool:
             done = 0
             try:
                 with self._owner.file(self._path) as file:
-                    while done < len(view):
-                        done += os.pwrite(file, view[done:], start + done)
+                    try:
+                        while done < len(view):
+                            done += os.pwrite(file, view[done:], start + done)
+                    except OSError:
+                        # Leave what room there is to the journal.
+                        with suppress(OSError):
+                            os.ftruncate(file, start)
+                        raise
             except OSError as error:
                 raise disk_error(error, self._path) from error
             self._total[0] = start + done

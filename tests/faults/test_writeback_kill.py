@@ -4,6 +4,7 @@ import os
 import random
 import secrets
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,9 +16,10 @@ from saving_world import Mount, Site, Tree
 from servers import PROJECT, LocalServer
 from worlds import environment
 
-from arvados_fuse.errors import SaveFailed
+from arvados_fuse.collection.segments import Segment
+from arvados_fuse.errors import AccessDenied, SaveFailed
 from arvados_fuse.reporting.counters import Counters
-from arvados_fuse.writeback import Owner, discard, list_pending
+from arvados_fuse.writeback import Owner, PathChange, discard, list_pending
 from arvados_fuse.writeback.journal import Journal
 
 CHILD = Path(__file__).parent / "writeback_child.py"
@@ -177,8 +179,6 @@ def test_other_owners_and_newer_versions_are_listed_and_left_alone(site: Site, t
     raw = Journal.open(newer / "journal.sqlite3")
     assert raw is not None
     raw.close()
-    import sqlite3
-
     with sqlite3.connect(newer / "journal.sqlite3") as connection:
         connection.execute("PRAGMA user_version = 2")
     connection.close()
@@ -226,4 +226,28 @@ def test_bytes_that_the_machine_lost_do_not_hold_up_the_others(
     assert site.tree(uuid) == {"whole": b"67890"}
     assert any("lost" in record.getMessage() and uuid in record.getMessage() for record in caplog.records)
     assert two.close().is_clean()
+    assert nothing_left(directory)
+
+
+def test_what_a_dead_mount_can_not_save_does_not_fail_new_saves(site: Site, tmp_path: Path) -> None:
+    """Its row refers to a block that nobody has, which no server takes."""
+    uuid = site.collection()
+    directory = tmp_path / "writeback"
+    dead = Mount(site, directory, start=False)
+    nowhere = Segment(f"{'0' * 32}+3+A{'0' * 40}@7fffffff", 0, 3)
+    dead.writeback.record(uuid, [PathChange("old", None, (nowhere,))])
+    dead.writeback.close(timeout=0)
+    mount = Mount(site, directory)
+    mount.writeback.adopt()
+    mount.write(uuid, "new", b"1")
+    mount.save(uuid)
+    mount.writeback.raise_refusal(uuid)
+    assert site.tree(uuid) == {"new": b"1"}
+    with pytest.raises(AccessDenied):
+        mount.save()
+    assert [(found.paths, found.bytes) for found in list_pending(directory)] == []
+    assert mount.close().files == 1
+    (leftover,) = list_pending(directory)
+    assert (leftover.paths, leftover.bytes) == (1, 3)
+    discard(leftover)
     assert nothing_left(directory)

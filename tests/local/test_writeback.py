@@ -21,6 +21,7 @@ from arvados_fuse.collection.segments import ZEROS, Segment
 from arvados_fuse.errors import AccessDenied, NoSpaceError, SaveFailed, Unreachable
 from arvados_fuse.reporting.counters import Counters
 from arvados_fuse.writeback import DIRECTORY, Limits, PathChange, State
+from arvados_fuse.writeback.locators import expires
 
 MIB = 1 << 20
 
@@ -410,6 +411,28 @@ def test_a_stopped_server_is_waited_for(fresh_server: LocalServer, tmp_path: Pat
         site.close()
 
 
+def test_a_change_may_wait_longer_than_its_signatures_live(tmp_path: Path) -> None:
+    server = LocalServer(tmp_path / "arvados", "--signature-ttl", "2").start()
+    site = Site(server, server.settings.token)
+    try:
+        uuid = site.collection({"f": b"in the collection"})
+        there = site.state(uuid, "f")
+        assert isinstance(there, tuple)
+        ours: State = (Segment(site.blocks.put(b"only in Keep"), 0, 12),)
+        mount = Mount(site, tmp_path / "writeback", start=False)
+        mount.writeback.record(uuid, [PathChange("g", None, there), PathChange("f", there, None)])
+        mount.writeback.record(uuid, [PathChange("ours", None, ours)])
+        ends = max(expires(str(segment.source)) for segment in (*there, *ours))
+        wait_for(lambda: time.time() > ends + 0.1, "all signatures are too old", 10)
+        mount.writeback.start()
+        mount.save(uuid)
+        assert site.tree(uuid) == {"g": b"in the collection", "ours": b"only in Keep"}
+        assert mount.close().is_clean()
+    finally:
+        site.close()
+        server.stop()
+
+
 def test_unsaved_bytes_go_into_the_storage_classes_of_the_collection(
     site: Site, open_mount: Callable[..., Mount]
 ) -> None:
@@ -436,7 +459,9 @@ def test_zeros_are_stored_once(site: Site, open_mount: Callable[..., Mount]) -> 
     uuid = site.collection()
     mount = open_mount()
     for name in ("one", "two"):
-        state: State = (*(mount.spooled(b"start") or ()), Segment(ZEROS, 0, 70 * MIB))  # type: ignore[misc]
+        start = mount.spooled(b"start")
+        assert isinstance(start, tuple)
+        state: State = (*start, Segment(ZEROS, 0, 70 * MIB))
         mount.writeback.record(uuid, [PathChange(name, None, state)])
     mount.save(uuid)
     found = Collection.from_record(site.api.get_collection(uuid), blocks=site.blocks)
