@@ -80,7 +80,9 @@ class Company:
 
     def join(self, reader: "Reader") -> None:
         """A file handle more. Waits, in the rare case that the kernel is just being told to forget pages."""
-        time.sleep(max(0.0, self._clean_at - time.monotonic()))
+        wait = self._clean_at - time.monotonic()
+        if wait > 0:
+            time.sleep(wait)
         with self._lock:
             self._readers.append(reader)
 

@@ -167,8 +167,7 @@ class CollectionFile(FileNode):
             return self._opened_writing(self._file, working, writer)
 
     def _opened_writing(self, file: File, working: Working, writer: Writer) -> OpenWriting:
-        self._opened = True
-        return OpenWriting(self, file, working.version, self.context.blocks.reader(), writer)
+        return OpenWriting(self, file, working.version, self._reader(), writer)
 
     def _current(self, working: Working) -> File:
         """This file in the working copy."""
