@@ -45,7 +45,7 @@ class SavedSink:
         """See `writeback.Sink`."""
         state = self.context.known_collection(item.uuid) if self.context is not None else None
         if state is not None:
-            state.saved(item.record)
+            state.saved(item.record, item.committed)
 
 
 def directory(options: MountOptions) -> Path:

@@ -22,6 +22,7 @@ from arvados_fuse.tree.context import Context
 from arvados_fuse.tree.times import Times
 from arvados_fuse.tree.version import Origin, Version, manifest_of
 from arvados_fuse.tree.working import Working
+from arvados_fuse.writeback import State
 
 Record = Mapping[str, Any]
 
@@ -30,6 +31,8 @@ REFRESHED = ["uuid", "portable_data_hash", "modified_at", "name", "owner_uuid", 
 """What a refresh asks for: small fields only; the manifest is fetched when the hash has changed."""
 LISTED = frozenset({"uuid", "portable_data_hash", "modified_at"})
 """Fields that listings and refreshes bring, so that they are as fresh as what is shown."""
+REFRESH_TRIES = 5
+"""How often a record is asked for at once that commits of ours overtake; later looks try again."""
 RECORD_SIZE = 2000
 """Bytes that a state without content holds, roughly."""
 
@@ -68,8 +71,7 @@ class CollectionState:
         self._record: dict[str, Any] = dict(record or {})
         self._noted_at = at
         self._mtime_ns: int | None = None
-        policy = ALWAYS if self.forever else context.policy
-        self._cell: Cell[Version] = Cell(self._load, policy, context.pool, f"collection {key}")
+        self._cell: Cell[Version] = Cell(self._load, self._policy(), context.pool, f"collection {key}")
         self._last: weakref.ref[Version] | None = None
         self._details: Cell[Record] | None = None
         self._text: Cell[bytes] = Cell(self._load_text, Policy(0.0), context.pool, f"record of {key}")
@@ -152,13 +154,14 @@ class CollectionState:
         """When a record says that the collection was modified, ns since 1970."""
         return nanoseconds(record.get("modified_at"))
 
-    def saved(self, record: Record) -> None:
-        """The server answered a commit with this record."""
+    def saved(self, record: Record, committed: Mapping[str, State]) -> None:
+        """The server answered a commit of these paths with this record, perhaps a while ago."""
         working = self.working
-        if working is not None:
+        if working is not None and not working.has_heard(committed):
             working.take(record)
         self._update(record)
-        self._cell.touch(time.monotonic())
+        if not self.shows(record.get("portable_data_hash")):
+            self._cell.expire()
 
     def _begin(self) -> Working | None:
         """A working copy of what is shown now; the caller sees to it that there is only one."""
@@ -320,12 +323,17 @@ class CollectionState:
 
     def _refresh(self, working: Working) -> Version:
         """Bring what others changed into the working copy."""
-        news = self._origin.fetch(REFRESHED)
-        if news.get("portable_data_hash") != working.version.pdh:
-            news = self._origin.fetch(None)
-            manifest_of(news, self.key)
-            working.take(news)
-        self._update(news)
+        for _ in range(REFRESH_TRIES):
+            taken = working.taken
+            news = self._origin.fetch(REFRESHED)
+            if news.get("portable_data_hash") != working.version.pdh:
+                news = self._origin.fetch(None)
+                manifest_of(news, self.key)
+                if not working.take(news, as_of=taken):
+                    continue  # a commit was answered meanwhile, and this may be from before it
+            self._update(news)
+            return working.version
+        self._cell.expire()
         return working.version
 
     def _version(self, record: Record) -> Version:
@@ -352,7 +360,7 @@ class CollectionState:
         if details is None:
             context = self.context
             details = self._details = Cell(
-                self._load_details, context.policy, context.pool, f"record of {self.key}"
+                self._load_details, self._policy(), context.pool, f"record of {self.key}"
             )
         return details
 
@@ -365,6 +373,13 @@ class CollectionState:
         merged.pop("manifest_text", None)  # large, and the collection has it
         self._record = merged
         self._mtime_ns = None
+        if "owner_uuid" in record and not self.forever:
+            self._cell.obey(self._policy())
+            if self._details is not None:
+                self._details.obey(self._policy())
+
+    def _policy(self) -> Policy:
+        return ALWAYS if self.forever else self.context.policy_for(str(self._record.get("owner_uuid")))
 
     def _load_text(self) -> bytes:
         self.save()

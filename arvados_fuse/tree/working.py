@@ -20,6 +20,7 @@ from arvados_fuse.collection.content import Content
 from arvados_fuse.errors import IsADirectory, NotADirectory, NotFoundError
 from arvados_fuse.tree.times import Times
 from arvados_fuse.writeback import DIRECTORY, PathChange, State
+from arvados_fuse.writeback.states import same
 
 if TYPE_CHECKING:
     from arvados_fuse.tree.collection_state import CollectionState
@@ -70,6 +71,8 @@ class Working:
         self.writers: dict[Content, Writer] = {}
         self.answer: Mapping[str, Any] | None = None
         """The record in the server's last answer, with its manifest."""
+        self.taken = 0
+        """How many records were taken."""
         self._finder: tuple[object, Finder] | None = None
         self._changed_at = time.monotonic()
 
@@ -98,9 +101,16 @@ class Working:
         writeback = self.state.context.writeback
         return writeback is not None and writeback.is_pending(self.state.key, path)
 
-    def take(self, record: Mapping[str, Any]) -> None:
-        """The server has this record now: after a commit of ours, or because others changed it."""
+    def take(self, record: Mapping[str, Any], as_of: int | None = None) -> bool:
+        """The server has this record now: after a commit of ours, or because others changed it.
+
+        as_of: what `taken` was when the record was asked for. If another one came since, this one may be the
+        older: it is not used, and the answer is False.
+        """
         with self.lock:
+            if as_of is not None and as_of != self.taken:
+                return False
+            self.taken += 1
             changed = self.collection.take_record(record, ours=self.is_ours)
             self.answer = record
             self.version.pdh = str(record.get("portable_data_hash") or "")
@@ -108,6 +118,12 @@ class Working:
             moment = self.state.told_mtime_ns(record)
             for path in changed:
                 self.times.set(path, moment)
+            return True
+
+    def has_heard(self, committed: Mapping[str, State]) -> bool:
+        """Whether a record that was taken already has all this: the answer to the commit is older, then."""
+        with self.lock:
+            return all(same(self.server_has(path), state) for path, state in committed.items())
 
     # Recording changes
 
