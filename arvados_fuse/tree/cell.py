@@ -47,6 +47,17 @@ class Policy:
         return learned_at + self.max_age if learned_at > self.valid_from else float("-inf")
 
 
+class Capped(Policy):
+    """As long as another policy says, but `cap` seconds at most; with it goes what was learned too early."""
+
+    def __init__(self, base: Policy, cap: float) -> None:
+        super().__init__(cap)
+        self._base = base
+
+    def until(self, learned_at: float) -> float:
+        return min(super().until(learned_at), self._base.until(learned_at))
+
+
 ALWAYS = Policy(FOREVER)
 """For what is content-addressed."""
 
@@ -127,6 +138,10 @@ class Cell(Generic[T]):
         """A value that came another way, of unknown age: used while nothing better can be had."""
         self._value = value
         self._loaded_at = float("-inf")
+
+    def obey(self, policy: Policy) -> None:
+        """From now on this says how long the value is fresh."""
+        self._policy = policy
 
     def touch(self, at: float) -> None:
         """The value was right at `at` (time.monotonic())."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from arvados_fuse.api import ApiClient, Change
 from arvados_fuse.keep import BlockCache
 from arvados_fuse.tree.attributes import FOREVER
-from arvados_fuse.tree.cell import Policy
+from arvados_fuse.tree.cell import Capped, Policy
 from arvados_fuse.tree.filters import ListFilters
 from arvados_fuse.tree.inode_cache import InodeCache
 from arvados_fuse.tree.names import Names
@@ -75,6 +75,9 @@ class Context:
         self.blocks = blocks
         self.names = names or Names(encoding=encoding)
         self.policy = Policy(refresh_time)
+        # No event tells that others have taken a permission away, so their things are asked for more often.
+        self._others = Capped(self.policy, refresh_time)
+        self._ours: set[str] = set()
         self.cache = InodeCache(directory_cache)
         self.filters = ListFilters.parse(filters)
         self.uid = uid
@@ -143,6 +146,18 @@ class Context:
         """Who is to be told of every change."""
         with self._lock:
             return list(self._watchers)
+
+    def note_ours(self, uuid: str) -> None:
+        """What this user or project owns is ours: nobody can take it away without an event."""
+        self._ours.add(uuid)
+
+    def is_ours(self, uuid: str) -> bool:
+        """Whether that is known of this user or project."""
+        return uuid in self._ours
+
+    def policy_for(self, owner_uuid: str) -> Policy:
+        """How long what this user or project owns is fresh."""
+        return self.policy if owner_uuid in self._ours else self._others
 
     def brief(self, timeout: float) -> float:
         """Seconds for which the kernel may remember what it is not told about when it changes, which would be

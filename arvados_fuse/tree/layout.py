@@ -86,6 +86,7 @@ def _entry(context: Context, kind: str) -> Entry:
 
 def _home(context: Context) -> ListingRef:
     user = context.api.current_user()
+    context.note_ours(str(user.get("uuid")))
     return project_ref(context, str(user.get("uuid")), user)
 
 

@@ -47,6 +47,10 @@ class Source(Protocol):
         """Names that `find` knows and `all` leaves out."""
 
     @property
+    def owner(self) -> str:
+        """Uuid of the user or project that owns all this; "" where many may."""
+
+    @property
     def changes_with(self) -> frozenset[str]:
         """Kinds (`arvados#link`, ...) of which any event may change what is here, whoever owns the object."""
 
@@ -135,7 +139,7 @@ class Listing:
         return False
 
     def _cell(self, load: Any, subject: str) -> Cell[Any]:
-        return Cell(load, self._context.policy, self._context.pool, subject)
+        return Cell(load, self._context.policy_for(self._source.owner), self._context.pool, subject)
 
     def _single(self, name: str) -> Cell[Any]:
         singles = self._singles

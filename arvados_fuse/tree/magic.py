@@ -52,14 +52,15 @@ class MagicSource:
         if not is_collection and not is_group:
             raise Missing(name, timeout=FOREVER)
         asked = time.monotonic()
-        until = self._context.policy.until(self._misses.get(name, float("-inf"))) - asked
+        # A permission may be given, of which no event tells.
+        until = self._context.policy_for("").until(self._misses.get(name, float("-inf"))) - asked
         if until > 0:
             raise Missing(name, timeout=until)
         try:
             found = self._collection(name) if is_collection else self._group(name)
         except NotFoundError:
             self._forget(name, asked)
-            raise Missing(name, timeout=self._context.policy.max_age) from None
+            raise Missing(name, timeout=self._context.policy_for("").max_age) from None
         entry, timeout = found
         if timeout:
             self._remember(name, entry)
@@ -97,7 +98,10 @@ class MagicSource:
             cell = self._groups.get(uuid)
             if cell is None:
                 cell = self._groups[uuid] = Cell(
-                    lambda: context.api.get_group(uuid), context.policy, context.pool, f"group {uuid}"
+                    lambda: context.api.get_group(uuid),
+                    context.policy_for(uuid),
+                    context.pool,
+                    f"group {uuid}",
                 )
         if not cell.filled and not cell.start().wait_done(PROVISIONAL_AFTER):
             return project_ref(context, uuid, {}), 0.0

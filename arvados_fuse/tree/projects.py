@@ -68,6 +68,11 @@ class ProjectSource:
         """The owner's uuid."""
         return f"project {self._uuid}"
 
+    @property
+    def owner(self) -> str:
+        """The project itself; a filter group shows what belongs to anybody."""
+        return "" if self.changes_with else self._uuid
+
     def possible(self, _name: str) -> bool:
         """Any name may come to exist."""
         return True
@@ -118,8 +123,13 @@ class ProjectSource:
         return self._entries(same, at)
 
     def _entries(self, records: Iterable[Record], at: float) -> Mapping[str, Any]:
-        named = self._context.names.keep_apart(records)
-        return {name: entry_for(self._context, record, at) for name, record in named.items()}
+        context = self._context
+        named = context.names.keep_apart(records)
+        if context.is_ours(self.owner):
+            for record in named.values():
+                if record.get("group_class") == "project":
+                    context.note_ours(str(record.get("uuid")))
+        return {name: entry_for(context, record, at) for name, record in named.items()}
 
     def record(self) -> Record:
         """The record of the user or group."""
@@ -138,6 +148,7 @@ class SharedSource:
     hidden: frozenset[str] = frozenset()
     changes_with = frozenset({"arvados#group", "arvados#link", "arvados#user"})
     subject = "shared projects"
+    owner = ""
 
     def __init__(self, context: Context) -> None:
         self._context = context

@@ -23,6 +23,7 @@ class TagsSource:
     hidden: frozenset[str] = frozenset()
     changes_with = frozenset({"arvados#link"})
     subject = "tags"
+    owner = ""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -65,6 +66,7 @@ class TagSource:
 
     hidden: frozenset[str] = frozenset()
     changes_with = frozenset({"arvados#collection", "arvados#group", "arvados#link"})
+    owner = ""
 
     def __init__(self, context: Context, tag: str) -> None:
         self._context = context

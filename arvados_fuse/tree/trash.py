@@ -105,6 +105,11 @@ class TrashSource:
         """The owner's uuid."""
         return f"trash of {self._owner_uuid}"
 
+    @property
+    def owner(self) -> str:
+        """Who has thrown it away."""
+        return self._owner_uuid
+
     def possible(self, _name: str) -> bool:
         """Any name may come to be there."""
         return True

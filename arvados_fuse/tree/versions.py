@@ -42,6 +42,7 @@ class VersionsSource:
 
     hidden: frozenset[str] = frozenset()
     changes_with = frozenset({"arvados#collection"})
+    owner = ""
 
     def __init__(self, context: Context, uuid: str, make: MakeEntry) -> None:
         self._context = context

@@ -182,19 +182,31 @@ def test_how_long_the_kernel_remembers_while_events_arrive(followed: Followed) -
 
 
 def test_a_short_refresh_time_is_made_long_by_events_and_back(mine: Maker, tmp_path: Path) -> None:
-    made = mine.collection("c", {"a": b"a"})["uuid"]
-    with session(
-        mine.server, mine.token, tmp_path, mode="collection", target=made, refresh_time=2.0
-    ) as built:
+    """For what is ours. Others may take a permission away, of which no event tells."""
+    project = mine.project("p")
+    uuid = mine.collection("c", {"a": b"a"}, owner_uuid=project)["uuid"]
+    with session(mine.server, mine.token, tmp_path, mode="all", refresh_time=2.0) as built:
         fs = built.filesystem
-        follower = Follower(fs.context, fs.inodes, queue.SimpleQueue(), queue.SimpleQueue(), refresh_time=2.0)
-        assert fs.lookup(ROOT, b"a").timeout <= 2.0
-        follower.take(Status("connected", 0.0))
-        assert 2.0 < fs.lookup(ROOT, b"a").timeout <= LONG
-        follower.take(Status("polling", 0.0))
-        assert fs.lookup(ROOT, b"a").timeout <= 2.0, "the log does not tell everything"
-        follower.take(Status("disconnected", 0.0))
-        assert fs.lookup(ROOT, b"a").timeout <= 2.0
+        followed = Follower(fs.context, fs.inodes, queue.SimpleQueue(), queue.SimpleQueue(), refresh_time=2.0)
+        root = TreeDriver(fs)
+        root.names("home")
+
+        def timeout(path: str) -> float:
+            with root.at(path) as found:
+                return found.timeout
+
+        assert timeout("home/p/c/a") <= 2.0
+        followed.take(Status("connected", 0.0))
+        assert 2.0 < timeout("home/p/c/a") <= LONG
+        assert 2.0 < timeout(f"by_id/{uuid}/a") <= LONG
+        followed.take(Status("polling", 0.0))
+        assert timeout("home/p/c/a") <= 2.0, "the log does not tell everything"
+    with session(mine.server, mine.token, tmp_path, mode="by_id", refresh_time=2.0) as built:
+        fs = built.filesystem
+        root = TreeDriver(fs)
+        followed = Follower(fs.context, fs.inodes, queue.SimpleQueue(), queue.SimpleQueue(), refresh_time=2.0)
+        followed.take(Status("connected", 0.0))
+        assert timeout(f"{uuid}/a") <= 2.0, "whose it is is not known"
 
 
 def test_lost_marks_what_was_learned_before_and_only_that(followed: Followed) -> None:
