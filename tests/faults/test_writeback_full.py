@@ -3,12 +3,14 @@
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count
 from pathlib import Path
 
 import pytest
 
 from arvados_fuse.collection.segments import Segment
+from arvados_fuse.collection.spool import Spool
 from arvados_fuse.errors import NoSpaceError
 from arvados_fuse.writeback import PathChange
 from arvados_fuse.writeback.journal import Journal, Owner
@@ -47,11 +49,15 @@ def until_full(step: Callable[[int], object]) -> int:
     raise AssertionError("never full")
 
 
+def fill(spool: Spool, number: int) -> None:
+    spool.append(bytes([number]) * 65536)
+
+
 def test_a_full_disk(small_disk: Path) -> None:
     room = Room.create(small_disk / "writeback")
     pending = Pending(Journal.create(room.journal, Owner("h", "u"), 1.0), Spools(room.spools))
     spool = pending.spools.new()
-    kept = until_full(lambda number: spool.append(bytes([number]) * 65536))
+    kept = until_full(partial(fill, spool))
     assert kept
     assert spool.read(0, kept * 65536) == b"".join(bytes([n]) * 65536 for n in range(kept))
 

@@ -50,7 +50,7 @@ def open_mount(site: Site, tmp_path: Path) -> Iterator[Callable[..., Mount]]:
 def test_many_small_files_go_in_few_updates_and_blocks(site: Site, tmp_path: Path) -> None:
     uuid = site.collection()
     files = {f"d{n % 7}/f{n}": b"%d " % n * 500 for n in range(1000)}
-    mount = Mount(site, tmp_path / "writeback")
+    mount = Mount(site, tmp_path / "writeback", limits=Limits())
     mount.write_all(uuid, files)
     mount.save(uuid)
     assert site.tree(uuid) == files
@@ -418,7 +418,7 @@ def test_a_change_may_wait_longer_than_its_signatures_live(tmp_path: Path) -> No
         uuid = site.collection({"f": b"in the collection"})
         there = site.state(uuid, "f")
         assert isinstance(there, tuple)
-        ours: State = (Segment(site.blocks.put(b"only in Keep"), 0, 12),)
+        ours = (Segment(site.blocks.put(b"only in Keep"), 0, 12),)
         mount = Mount(site, tmp_path / "writeback", start=False)
         mount.writeback.record(uuid, [PathChange("g", None, there), PathChange("f", there, None)])
         mount.writeback.record(uuid, [PathChange("ours", None, ours)])
