@@ -23,8 +23,8 @@ from arvados_fuse.tree.projects import project_key
 logger = logging.getLogger("arvados.arvados_fuse")
 
 LONG = 60.0
-"""Seconds for which what was learned of our own things is good while events arrive. Not longer, because of some
-changes there are no events: a date of trashing that has come. (Others' things: `Context.policy_for`.)"""
+"""Seconds for which what was learned of our own things is good while events arrive. Not longer: there is no
+event when a date of trashing has come. (Others' things: `Context.policy_for`.)"""
 BRIEF = 0.3
 """Seconds for which the kernel remembers directories and missing names while events arrive: a change
 elsewhere shows within a second."""
