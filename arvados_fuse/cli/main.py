@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from arvados_fuse.cli import background, contact, execute, limits, logs, memory, preflight, support
+from arvados_fuse.cli import background, contact, execute, limits, logs, memory, preflight
 from arvados_fuse.cli.command import Command, UsageError, parse
 from arvados_fuse.errors import ArvadosFuseError
 from arvados_fuse.fuse.ending import Ending
@@ -61,7 +61,6 @@ def _run(command: Command) -> int:
         from arvados_fuse.cli import recover
 
         return recover.run(options, throw_away=command.discard)
-    support.check(options)
     if command.action == "replace":
         _unmount(command)
     serve = functools.partial(_serve_guarded, options)

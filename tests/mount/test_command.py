@@ -164,22 +164,6 @@ def test_unmounting_nothing_is_fine_and_needs_no_arvados(site: Site, option: str
     assert site.run(option, "/no/such/place", ARVADOS_API_HOST="", ARVADOS_API_TOKEN="") == Result(0, "", "")
 
 
-@pytest.mark.parametrize(
-    ("option", "arguments"),
-    [
-        ("--read-write", ["--read-write"]),
-        ("--read-write", ["--enable-write"]),
-        ("--mount-tmp", ["--mount-tmp", "tmp0"]),
-    ],
-)
-def test_what_has_no_engine_yet_says_so(site: Site, option: str, arguments: list[str]) -> None:
-    result = site.run(*arguments, str(site.mnt))
-    assert result.code == 1
-    assert (
-        result.err == f"arv-mount: {option} does not work in this version yet; use arv-mount 3.2.1 for it\n"
-    )
-
-
 # Set-up errors: one line, exit code 1, nothing left mounted
 
 

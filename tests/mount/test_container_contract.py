@@ -165,22 +165,9 @@ def test_a_block_that_is_nowhere_is_told_in_the_words_the_dispatcher_looks_for(
 # Containers write.
 
 
-def why_not_writing() -> str:
-    done = subprocess.run(
-        [*PROGRAM, "--read-write", "--mount-tmp", "tmp0", "--crunchstat-interval=10", "/no/such/directory"],
-        env={**os.environ, "PYTHONPATH": str(PROJECT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return "writing is not there yet" if "does not work in this version yet" in done.stderr else ""
-
-
-writes = pytest.mark.skipif(bool(why_not_writing()), reason=why_not_writing() or "-")
 WRITING = ["--read-write", "--storage-classes", "default", "--crunchstat-interval=10"]
 
 
-@writes
 @pytest.mark.parametrize("layout", [BY_HASH, BY_ID], ids=["by hash", "by id"])
 def test_a_container_that_writes_its_output(mine: Maker, tmp_path: Path, layout: list[str]) -> None:
     big = secrets.token_bytes(3_000_000)
@@ -205,7 +192,6 @@ def test_a_container_that_writes_its_output(mine: Maker, tmp_path: Path, layout:
         assert not ALARMS.search(running.stderr)
 
 
-@writes
 @pytest.mark.parametrize("layout", [BY_HASH, BY_ID], ids=["by hash", "by id"])
 def test_an_image_that_is_made_is_there_at_once_under_its_hash(
     mine: Maker, tmp_path: Path, layout: list[str]
@@ -223,7 +209,6 @@ def test_an_image_that_is_made_is_there_at_once_under_its_hash(
         assert running.process.returncode == 0
 
 
-@writes
 def test_output_that_keep_does_not_take_is_told_in_the_words_the_dispatcher_looks_for(
     fresh_server: LocalServer, tmp_path: Path
 ) -> None:
@@ -245,7 +230,6 @@ def test_output_that_keep_does_not_take_is_told_in_the_words_the_dispatcher_look
         wait_for(lambda: ALARMS.search(running.stderr), "the alarm", 30)
 
 
-@writes
 def test_statistics_come_in_the_form_that_is_parsed(mine: Maker, tmp_path: Path) -> None:
     options = ["--read-write", "--storage-classes", "default", "--crunchstat-interval=1", *BY_HASH]
     line = re.compile(
