@@ -137,8 +137,8 @@ def test_a_gibibyte(maker: Maker, tmp_path: Path) -> None:
         assert file.stat().st_size == size == 1 << 30
         drop_kernel_caches()
         assert run("md5sum", file).split()[0] == expected.hexdigest()
-        # Blocks of 64 MiB, of which some are held while they stream.
-        assert mount.memory() < 600 * MIB
+        # Blocks stream through a small buffer; the cache is files, which count as nobody's memory.
+        assert mount.memory() < 150 * MIB
 
 
 @needs("samtools")
