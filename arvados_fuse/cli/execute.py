@@ -23,6 +23,8 @@ NOT_EXECUTABLE = 126
 """What shells answer for a command that is missing, or is there and can't be run."""
 LAST_WAIT = 5.0
 """Seconds between the forced unmount and killing the mount's process."""
+SAVING = 900.0
+"""Seconds for an unmounted mount to save; it has a deadline of its own, which is shorter."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -55,14 +57,22 @@ def run(arguments: Sequence[str]) -> int:
     return child.returncode if child.returncode >= 0 else 128 - child.returncode
 
 
-def end_mount(process: int, force: Callable[[], object], timeout: float) -> int:
-    """Ask the mount's process to unmount and end; after `timeout` seconds `force` it. Gives its exit code."""
+def end_mount(
+    process: int, force: Callable[[], object], is_mounted: Callable[[], bool], timeout: float
+) -> int:
+    """Ask the mount's process to unmount and end; after `timeout` seconds `force` the unmount.
+
+    Once it is unmounted, the process gets the time that it takes to save what is unsaved; signals that come
+    meanwhile are passed on to it. Gives its exit code.
+    """
     os.kill(process, signal.SIGTERM)
     status = _wait(process, timeout)
-    if status is None:
+    if status is None and is_mounted():
         logger.warning("the mount did not end within %.1f seconds; forcing it", timeout)
         force()
         status = _wait(process, LAST_WAIT)
+    if status is None and not is_mounted():
+        status = _wait(process, SAVING)
     if status is None:
         logger.error("the mount's process did not end; killing it")
         os.kill(process, signal.SIGKILL)
@@ -77,6 +87,10 @@ def _wait(process: int, timeout: float) -> int | None:
         ended, status = os.waitpid(process, os.WNOHANG)
         if ended:
             return status
-        if time.monotonic() >= deadline:
+        left = deadline - time.monotonic()
+        if left <= 0:
             return None
-        time.sleep(0.01)
+        # They are blocked since the command was run.
+        came = signal.sigtimedwait({*PASSED_ON, signal.SIGCHLD}, min(left, 0.05))
+        if came is not None and came.si_signo != signal.SIGCHLD:
+            os.kill(process, came.si_signo)

@@ -19,6 +19,7 @@ from arvados_fuse.cli import background, contact, execute, limits, logs, memory,
 from arvados_fuse.cli.command import Command, UsageError, parse
 from arvados_fuse.errors import ArvadosFuseError
 from arvados_fuse.fuse.ending import Ending
+from arvados_fuse.fuse.unmount import mounts_at
 from arvados_fuse.options import MountOptions
 from arvados_fuse.version import __version__
 
@@ -93,7 +94,12 @@ def _execute(command: Command, serve: background.Serve) -> int:
     try:
         code = execute.run(command.options.exec_args)
     finally:
-        ended = execute.end_mount(process, lambda: _unmount(command), command.unmount_timeout)
+        ended = execute.end_mount(
+            process,
+            lambda: _unmount(command),
+            lambda: bool(mounts_at(command.options.mount_dir)),
+            command.unmount_timeout,
+        )
     # The command's word counts, but a mount that could not end well must not look like success.
     return code or ended
 

@@ -21,6 +21,8 @@ T = TypeVar("T")
 ENDING = frozenset({signal.SIGINT, signal.SIGTERM})
 AGAIN = 0.05
 """Seconds between two nudges: the first nearly always suffices."""
+LOOK_EVERY = 30.0
+"""Seconds after which the waiting thread looks whether all is over, should it not have been told."""
 WORKER = "fuse-worker-"
 """What llfuse calls its threads."""
 _TGKILL = {"x86_64": 234, "aarch64": 131, "riscv64": 131, "ppc64le": 250, "s390x": 241}
@@ -75,8 +77,8 @@ class Ending:
         self._looping.set()
         thread, self._thread = self._thread, None
         if thread is not None:
-            if thread.is_alive() and thread.ident is not None:
-                signal.pthread_kill(thread.ident, signal.SIGTERM)
+            if thread.native_id is not None:
+                _send(thread.native_id, signal.SIGTERM)
             thread.join()
 
     def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
@@ -87,9 +89,12 @@ class Ending:
             raise SystemExit(128 + (self.number or 0))
 
     def _run(self, main: int) -> None:
-        number = signal.sigwait(ENDING)
-        if self._over.is_set():
+        came = None
+        while came is None and not self._over.is_set():
+            came = signal.sigtimedwait(ENDING, LOOK_EVERY)
+        if came is None or self._over.is_set():
             return
+        number = came.si_signo
         self.number = number
         signal.pthread_kill(main, signal.SIGUSR1)
         self._looping.wait()
@@ -100,13 +105,13 @@ class Ending:
                 return
             for thread in threading.enumerate():
                 if thread.name.startswith(WORKER) and thread.native_id is not None:
-                    _interrupt_call(thread.native_id)
+                    _send(thread.native_id, signal.SIGUSR1)
 
 
-def _interrupt_call(thread: int) -> None:
-    """Let a thread's system call return; nothing when that thread is no more."""
+def _send(thread: int, number: signal.Signals) -> None:
+    """Send a signal to one thread; nothing when it is no more (pthread_kill(3) would be undefined then)."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "tgkill"):
-        libc.tgkill(os.getpid(), thread, int(signal.SIGUSR1))
+        libc.tgkill(os.getpid(), thread, int(number))
     elif platform.machine() in _TGKILL:
-        libc.syscall(_TGKILL[platform.machine()], os.getpid(), thread, int(signal.SIGUSR1))
+        libc.syscall(_TGKILL[platform.machine()], os.getpid(), thread, int(number))

@@ -1,15 +1,20 @@
 """Signals that end a mount, at every moment of its start: none is lost, none is taken for a failure."""
 
+import os
 import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from mounting import mounted, needs_fuse
-from servers import PROJECT
-from worlds import World, environment
+from servers import PROJECT, LocalServer, wait_for
+from worlds import Maker, World, environment
+
+from arvados_fuse.cli.execute import LAST_WAIT
+from arvados_fuse.fuse.unmount import mounts_at
 
 ROUNDS = 8
 
@@ -121,3 +126,36 @@ def test_a_signal_interrupts_the_setting_up(tmp_path: Path, number: signal.Signa
         connections[1].close()
     assert process.returncode == code
     assert b"Traceback" not in err
+
+
+@needs_fuse
+def test_a_mount_of_exec_saves_however_long_it_takes(fresh_server: LocalServer, tmp_path: Path) -> None:
+    maker = Maker(fresh_server, fresh_server.settings.token)
+    uuid = maker.collection("c", {})["uuid"]
+    mnt = tmp_path / "mnt"
+    mnt.mkdir()
+    # The server stands still from before the command ends until long after the mount was to end.
+    script = f"echo data > {mnt}/f && kill -STOP {fresh_server.pid}"
+    with subprocess.Popen(
+        [
+            *(sys.executable, str(PROJECT / "bin" / "arv-mount"), "--read-write", "--unmount-timeout=1"),
+            *("--disk-cache-dir", str(tmp_path / "cache"), "--collection", uuid),
+            *(str(mnt), "--exec", "sh", "-c", script),
+        ],
+        env={**os.environ, **environment(fresh_server, maker.token), "PYTHONPATH": str(PROJECT)},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        stopped = Path(f"/proc/{fresh_server.pid}/stat")
+        try:
+            wait_for(lambda: ") T " in stopped.read_text(), "the server stands still")
+            wait_for(lambda: not mounts_at(mnt), "it is unmounted")
+            time.sleep(LAST_WAIT + 3)  # what is tested is that this time is given
+            assert process.poll() is None
+        finally:
+            os.kill(fresh_server.pid, signal.SIGCONT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    record = fresh_server.call("GET", f"collections/{uuid}").body
+    assert ":f\n" in record["manifest_text"]

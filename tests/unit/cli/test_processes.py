@@ -183,23 +183,64 @@ if child == 0:
     os.write(writing, b".")
     time.sleep(60)
 os.read(reading, 1)
-print(execute.end_mount(child, lambda: {force}, 0.2))
+there = [True]
+def force():
+    print('forced')
+    {force}
+print(execute.end_mount(child, force, lambda: there[0], 0.2))
 """
 
 
 @pytest.mark.parametrize(
     ("child", "force", "code", "told"),
     [
-        ("signal.signal(15, lambda *a: os._exit(0))", "print('forced')", 0, ""),
-        ("signal.signal(15, lambda *a: os._exit(3))", "print('forced')", 3, ""),
+        ("signal.signal(15, lambda *a: os._exit(0))", "pass", 0, ""),
+        ("signal.signal(15, lambda *a: os._exit(3))", "pass", 3, ""),
         ("signal.signal(15, signal.SIG_IGN)", "os.kill(child, 9)", 137, "forcing it"),
+        # Unmounted by force, it takes its time to save and is not killed.
+        (
+            "signal.signal(15, lambda *a: (time.sleep(7), os._exit(0)))",
+            "there[0] = False",
+            0,
+            "forcing it",
+        ),
+        ("signal.signal(15, signal.SIG_IGN)", "pass", 137, "killing it"),
     ],
 )
 def test_a_mount_is_asked_to_end_and_then_forced(child: str, force: str, code: int, told: str) -> None:
     status, out, err = result(END.format(child=child, force=force))
-    assert (status, out) == (0, f"{code}\n")
+    assert (status, out) == (0, f"forced\n{code}\n" if told else f"{code}\n")
     assert told in err
     assert told or err == ""
+
+
+SAVES = """
+import os, signal, time
+from arvados_fuse.cli import execute
+signal.pthread_sigmask(signal.SIG_BLOCK, {*execute.PASSED_ON, signal.SIGCHLD})
+reading, writing = os.pipe()
+child = os.fork()
+if child == 0:
+    came = []
+    signal.signal(signal.SIGTERM, lambda *a: (came.append(1), os.write(1, b"told\\n")))
+    signal.signal(signal.SIGINT, lambda *a: os._exit(7 if came else 8))
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    os.write(writing, b".")
+    while True:
+        time.sleep(1)
+os.read(reading, 1)
+print("ready", flush=True)
+print(execute.end_mount(child, lambda: None, lambda: False, 0.1))
+"""
+
+
+def test_signals_reach_a_mount_that_saves() -> None:
+    with start(SAVES) as process:
+        assert process.stdout
+        assert [process.stdout.readline(), process.stdout.readline()] == ["ready\n", "told\n"]
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=DEADLINE)
+    assert out == "7\n"
 
 
 LIMIT = """
