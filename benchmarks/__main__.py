@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import collection, growth, layers, names, plots, reading, report, starting, writing
+from benchmarks import collection, faulty, growth, layers, names, plots, reading, report, starting, writing
 from benchmarks.bench import QUICK, Bench, Sizes, Workload, null, ours, stock
 from benchmarks.report import Section
 from benchmarks.rows import Measured, summarise
@@ -30,6 +30,7 @@ WORKLOADS: tuple[Workload, ...] = (
     reading.SLOW,
     reading.BLOCKS,
     reading.PARALLEL,
+    faulty.FAULTY,
     *names.WALKS,
     names.PROJECT,
     names.FILES,

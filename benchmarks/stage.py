@@ -143,15 +143,34 @@ class Stage:
 
         Gives the environment that sends a mount through it.
         """
+        with self._proxy("--rate", str(rate), "--latency", str(latency)) as (environment, _):
+            yield environment
+
+    @contextlib.contextmanager
+    def faulty_line(self) -> Iterator[tuple[Mapping[str, str], Callable[[Mapping[str, Any]], None]]]:
+        """A proxy in front of Keep, and a function that lets the next block's first try fail in a way (the
+        fields of `Fault` in tests/faults/proxy.py)."""
+        with self._proxy() as (environment, proxy):
+
+            def fail(fault: Mapping[str, Any]) -> None:
+                assert proxy.stdin is not None
+                assert proxy.stdout is not None
+                print(json.dumps({"fault": fault, "times": 1}), file=proxy.stdin, flush=True)
+                proxy.stdout.readline()
+
+            yield environment, fail
+
+    @contextlib.contextmanager
+    def _proxy(self, *options: str) -> Iterator[tuple[Mapping[str, str], "subprocess.Popen[str]"]]:
         upstream = self.server.settings.keep_services[0].split("/")[2]
-        command = [sys.executable, str(FAULT_PROXY), "--upstream", upstream]
-        command += ["--rate", str(rate), "--latency", str(latency)]
+        command = [sys.executable, str(FAULT_PROXY), "--upstream", upstream, *options]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as proxy:
             assert proxy.stdin is not None
             assert proxy.stdout is not None
             port = int(proxy.stdout.readline())
             try:
-                yield {**self.environment(), "ARVADOS_KEEP_SERVICES": f"http://127.0.0.1:{port}/"}
+                address = f"http://127.0.0.1:{port}/"
+                yield {**self.environment(), "ARVADOS_KEEP_SERVICES": address}, proxy
             finally:
                 proxy.stdin.close()
 

@@ -2,14 +2,16 @@
 
 Tests run it in their own process; benchmarks start it as a program of its own:
     python tests/faults/proxy.py --upstream HOST:PORT [--latency S] [--rate BYTES_PER_SECOND]
-which prints its port and serves until its input ends. The rate is that of the line, shared by all
-connections.
+which prints its port and serves until its input ends. A line of input `{"fault": {...}, "times": N}` is what
+happens from then on to so many GET requests; it is answered with `ok`. The rate is that of the line, shared
+by all connections.
 Threads: one for every connection; `fault` may be changed at any time and holds for requests that come then.
 """
 
 import argparse
 import contextlib
 import http.client
+import json
 import socket
 import sys
 import threading
@@ -288,7 +290,10 @@ def main() -> None:
     proxy = FaultProxy(options.upstream)
     proxy.fault = Fault(latency=options.latency, rate=options.rate)
     print(proxy.start().port, flush=True)
-    sys.stdin.read()
+    for line in sys.stdin:
+        told = json.loads(line)
+        proxy.set(Fault(**told["fault"]), told["times"], ("GET",))
+        print("ok", flush=True)
     proxy.stop()
 
 
