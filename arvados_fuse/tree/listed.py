@@ -23,6 +23,8 @@ GROUP_CLASSES = ["project", "filter"]
 """Groups that are shown as directories; roles are not."""
 PROJECT = "project"
 """How the key of what a user or group owns begins; its uuid follows."""
+TRASH = "trash"
+"""How the key of what it has in the trash begins."""
 
 
 class ListedObject(NamedTuple):
@@ -113,7 +115,9 @@ class ListedDirectory(DirectoryNode):
         return True
 
     def find(self, name: str) -> Found:
-        return self._listing.find(name)
+        entry, timeout = self._listing.find(name)
+        # What is moved out of the trash is another object at once.
+        return entry, 0.0 if self.key.startswith(f"{TRASH} ") else timeout
 
     def make(self, name: str, content: Entry) -> Node:
         return content.node(self.context, self)

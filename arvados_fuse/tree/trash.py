@@ -16,7 +16,7 @@ from arvados_fuse.tree import xattrs
 from arvados_fuse.tree.collection_nodes import CollectionRef
 from arvados_fuse.tree.collection_state import nanoseconds
 from arvados_fuse.tree.context import Context
-from arvados_fuse.tree.listed import GROUP_CLASSES, PROJECT, ListedDirectory, ListingRef
+from arvados_fuse.tree.listed import GROUP_CLASSES, PROJECT, TRASH, ListedDirectory, ListingRef
 from arvados_fuse.tree.nodes import DirectoryNode
 from arvados_fuse.tree.version import Origin, Record
 
@@ -24,8 +24,8 @@ logger = logging.getLogger("arvados.arvados_fuse")
 
 TRASH_NAME = ".trash"
 """Not listed; an object that is really called so comes first."""
-TRASH, TRASHED = "trash", "trashed"
-"""How the keys of listings begin: of a project's trash, of what a project in the trash owns."""
+TRASHED = "trashed"
+"""How the key of the listing of what a project in the trash owns begins."""
 COLLECTION_FIELDS = ["name", "file_size_total", "trash_at", *xattrs.COLLECTION_FIELDS]
 GROUP_FIELDS = ["uuid", "name", "modified_at", "group_class", "trash_at"]
 KINDS = {"arvados#group": ("groups", GROUP_FIELDS), "arvados#collection": ("collections", COLLECTION_FIELDS)}
