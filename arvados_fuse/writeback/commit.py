@@ -76,8 +76,10 @@ class Commits:
         batch = self._renewed(pending, batch)
         theirs = self._look(uuid)
         request = self._request(batch, theirs, zero_block)
-        answer = theirs
-        if request.replace_files:
+        if not request.replace_files:
+            # It is there already. The tree gets an answer of now, with signatures of now.
+            answer = self._fetch(uuid)
+        else:
             pending.mark_attempted(batch)
             try:
                 answer = self._ask(uuid, request, theirs)
@@ -102,6 +104,7 @@ class Commits:
         finally:
             # Whatever becomes of the news, the server has it.
             pending.finish(batch)
+        logger.debug("%s: %d changed paths saved", uuid, len(batch.rows))
         return batch.number
 
     def _stored(self, batch: Batch) -> tuple[Batch, str]:
@@ -183,7 +186,7 @@ class Commits:
     def _ask(self, uuid: str, request: CommitRequest, theirs: Known) -> Known:
         """Send the update; gives the collection as it is then."""
         if not request.replace_files:
-            return theirs
+            return self._fetch(uuid)
         fields = {"manifest_text": request.manifest_text} if request.manifest_text else {}
         if getattr(self._records, "knows_replace_files", True):
             record = self._records.update_collection(uuid, fields, replace_files=request.replace_files)

@@ -62,7 +62,10 @@ class Relief:
         """Something was written to `content`. Raises NoSpaceError when too much waits for too long."""
         appended = self._spools.appended
         look = self._looks.get(content)
-        if look is None or look.left + appended - look.appended >= BLOCK_SIZE:
+        if look is None and content.size < BLOCK_SIZE:
+            with self._lock:
+                self._looks[content] = _Look(appended, content.size, tuple(classes))
+        elif look is None or look.left + appended - look.appended >= BLOCK_SIZE:
             self._send(content, tuple(classes), BLOCK_SIZE)
         if self._spools.bytes > self._limits.spool:
             self._wait()

@@ -107,8 +107,12 @@ def _take(path: Path) -> Room | None:
 
 @contextlib.contextmanager
 def _gate(parent: Path) -> Iterator[None]:
-    """Hold the lock of the directory of all rooms."""
-    descriptor = os.open(parent / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Hold the lock of the directory of all rooms. Raises NoSpaceError, SaveFailed."""
+    path = parent / ".lock"
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise disk_error(error, str(path)) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
