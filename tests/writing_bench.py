@@ -43,8 +43,14 @@ class _Keep:
 
     def __init__(self, user: Maker) -> None:
         self._user = user
+        self._had: dict[str, bytes] = {}
 
     def get(self, locator: str, **_: Any) -> bytes:
+        if locator not in self._had:
+            self._had[locator] = self._ask(locator)
+        return self._had[locator]
+
+    def _ask(self, locator: str) -> bytes:
         server, token = self._user.server, self._user.token
         for service in range(len(server.settings.keep_services)):
             answer = server.keep("GET", f"/{locator}", token=token, service=service)

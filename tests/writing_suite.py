@@ -250,6 +250,20 @@ class WritingSuite:
         bench.expect_saved({**without(FIRST, "a"), "new": b"second"})
         bench.expect({**without(FIRST, "a"), "new": b"second"})
 
+    def test_fsync_through_a_handle_that_only_reads(self, make_bench: MakeBench) -> None:
+        """As `sync FILE` does it."""
+        bench = make_bench(FIRST)
+        bench.write("closed", b"closed")
+        writer = opened(bench, "a")
+        writer.write(0, b"open")
+        for name in ("closed", "a", "b"):
+            reader = opened(bench, name, os.O_RDONLY)
+            reader.fsync()
+            reader.close()
+        bench.expect_saved({**FIRST, "a": b"open" + b"a" * 996, "closed": b"closed"})
+        writer.close()
+        bench.expect({**FIRST, "a": b"open" + b"a" * 996, "closed": b"closed"})
+
     def test_fsync_of_an_unlinked_file(self, make_bench: MakeBench) -> None:
         bench = make_bench(FIRST)
         file = opened(bench, "a")

@@ -149,6 +149,13 @@ class CollectionFile(FileNode):
             writer = working.open_writer(file.content())
             return self._opened_writing(file, working, writer)
 
+    def sync(self) -> None:
+        if self.state.writable:
+            working = self.state.working
+            if working is not None:
+                working.flush(self._file.content())
+            self.state.save_closed()
+
     def set_mtime(self, moment_ns: int) -> None:
         """The time it was modified, ns since 1970, for the life of the mount."""
         if not self.state.writable:

@@ -103,6 +103,9 @@ class FileNode(Node):
         """The same for writing. Raises NotPermitted where that can't be."""
         raise NotPermitted(f"{self.name!r} can't be changed", subject=self.name)
 
+    def sync(self) -> None:
+        """What was written to it is on the server after this."""
+
 
 class Snapshot:
     """The names of a directory at the moment it was opened: `readdir` goes through them whatever happens

@@ -76,10 +76,12 @@ class WritableFileSystem(FileSystem):
             content.flush()
 
     def fsync(self, fh: int) -> None:
-        """What was written to the file is on the server after this."""
-        content = self._files.get(fh).content
-        if isinstance(content, OpenWriting):
-            content.sync()
+        """What was written to the file, through whichever handle, is on the server after this."""
+        handle = self._files.get(fh)
+        if isinstance(handle.content, OpenWriting):
+            handle.content.sync()
+        else:
+            handle.node.sync()
 
     # Directories
 
