@@ -147,8 +147,7 @@ class BlockCache:
                 if lost == LOST_TRIES:
                     text = f"block {parsed.stripped} does not stay in the cache: it is too small for all this"
                     raise NoSpaceError(text, subject=parsed.stripped)
-                flight = self._dispatcher.join(parsed, locator, demanded=False)
-                flight.kept = True
+                flight = self._dispatcher.join(parsed, locator, demanded=False, kept=True)
             try:
                 if flight.landed(PRELOAD_STEP):
                     flight, lost = None, lost + 1

@@ -123,18 +123,23 @@ class Dispatcher:
         """The flight of this block, if there is one."""
         return self._flights.get(md5)
 
-    def join(self, locator: Locator, text: str, *, demanded: bool) -> Flight:
-        """The flight of this block, made if there is none. Raises Unreachable when closed or not started."""
+    def join(self, locator: Locator, text: str, *, demanded: bool, kept: bool = False) -> Flight:
+        """The flight of this block, made if there is none; kept: see `Flight`.
+
+        Raises Unreachable when closed or not started.
+        """
         with self._lock:
             flight = self._flights.get(locator.md5)
             if flight is not None and not flight.stopping:
                 flight.text = text
+                flight.kept = flight.kept or kept
                 if demanded:
                     self._promote(flight)
                 else:
                     flight.ahead_for += 1
                 return flight
             flight = Flight(locator, text, demanded=demanded)
+            flight.kept = kept
             if self._state != "open":
                 raise _closed(flight)
             flight.inherit(self._debts.pop(locator.md5, []))
@@ -189,8 +194,14 @@ class Dispatcher:
         return len(self._threads)
 
     def _is_pressed(self, now: float, flight: Flight | None = None) -> bool:
-        """Whether a demanded block, other than this, is being read just now."""
-        return any(one.demanded and one is not flight and one.is_active(now) for one in list(self._running))
+        """Whether a demanded block, other than this, is being read just now; for one that is only kept, any
+        that is not.
+        """
+        behind_all = flight is not None and flight.kept and not flight.waiters
+        return any(
+            one is not flight and (one.demanded or (behind_all and not one.kept)) and one.is_active(now)
+            for one in list(self._running)
+        )
 
     # Under the lock
 
@@ -228,12 +239,16 @@ class Dispatcher:
     def _next(self) -> Flight | None:
         if self._demanded:
             return self._demanded.popleft() if self._fits(self._demanded[0]) else None
-        if not self._ahead or not self._fits(self._ahead[0]) or self._is_pressed(time.monotonic()):
+        if not self._ahead:
             return None
-        ahead = sum(not flight.demanded for flight in self._running)
+        flight = next((one for one in self._ahead if not one.kept), self._ahead[0])
+        if not self._fits(flight) or self._is_pressed(time.monotonic(), flight):
+            return None
+        ahead = sum(not one.demanded for one in self._running)
         # Two threads stay free for what is demanded next.
         if ahead < CARRIERS_AHEAD and len(self._running) < max(1, self._carriers - 2):
-            return self._ahead.popleft()
+            self._ahead.remove(flight)
+            return flight
         return None
 
     # Carrying threads
@@ -268,7 +283,8 @@ class Dispatcher:
             self._settle(flight)
             if isinstance(error, GaveWay) and len(self._ahead) < LATER_FLIGHTS:
                 with contextlib.suppress(Unreachable):  # closed meanwhile
-                    self.join(flight.locator, flight.text, demanded=False).reads += flight.reads
+                    again = self.join(flight.locator, flight.text, demanded=False, kept=flight.kept)
+                    again.reads += flight.reads
         elif isinstance(error, BlockCorrupt):
             readers = flight.fail(error)
             if readers:
