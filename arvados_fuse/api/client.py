@@ -6,7 +6,7 @@ request id.
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import arvados.api  # noqa: F401  (its import teaches googleapiclient to send objects as JSON)
@@ -102,9 +102,9 @@ class ApiClient:
         """The token in use; another one once the server has refused it and the settings have a new one."""
         return self._transport.credentials.token
 
-    def renew_token(self, refused: str) -> bool:
-        """Somebody refused this token: whether there is another one now."""
-        return self._transport.credentials.renew(refused)
+    def tell_new_tokens(self, tell: Callable[[str], None]) -> None:
+        """`tell` gets each new token before it is used."""
+        self._transport.credentials.tell = tell
 
     def close(self) -> None:
         """Close all connections; requests under way fail."""

@@ -8,6 +8,7 @@ again, and all go on with what it says then. Any thread may call.
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from arvados_fuse.api.settings import ApiSettings
 from arvados_fuse.errors import SetupError
@@ -27,6 +28,8 @@ class Credentials:
         self._looked_at = float("-inf")
         self._told = False
         self.token = settings.token
+        self.tell: Callable[[str], None] | None = None
+        """Gets each new token before it is used (to keep it out of logs)."""
 
     def renew(self, refused: str) -> bool:
         """The server refused this token: whether there is another one now.
@@ -50,10 +53,12 @@ class Credentials:
             logger.debug("The settings can't be used: %s", error)
             return
         if found.host == self._settings.host and found.token != self.token:
+            if self.tell is not None:
+                self.tell(found.token)
             self.token = found.token
             self._told = False
             logger.warning("The API server refused the token; going on with the new one in the settings")
         elif not self._told:
             self._told = True
-            where = "a new one in settings.conf will be taken" if found.is_renewable else "mount again"
+            where = "a new one there will be taken" if found.is_renewable else "mount again"
             logger.warning("The API server refuses the token, and the settings have no other: %s", where)

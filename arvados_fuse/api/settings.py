@@ -16,6 +16,10 @@ TRUE_WORDS = frozenset({"1", "t", "true", "y", "yes"})
 """What the Arvados tools take for yes in `ARVADOS_API_HOST_INSECURE`."""
 
 
+SETTINGS_FILE = "ARVADOS_MOUNT_SETTINGS"
+"""A variable that names a file with such settings (a service manager's, say), which come first."""
+
+
 @dataclass(frozen=True)
 class ApiSettings:
     """How to reach one cluster as one user.
@@ -33,6 +37,8 @@ class ApiSettings:
     deadline: float = 60.0
     environment: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     """What `load` was given."""
+    is_renewable: bool = False
+    """Whether the token is from a file, which may be rewritten; a process's environment stays as it is."""
 
     @classmethod
     def load(cls, environment: Mapping[str, str]) -> "ApiSettings":
@@ -41,7 +47,8 @@ class ApiSettings:
 
         Raises SetupError when the host or the token is missing.
         """
-        values = {**_configured(environment), **{k: v for k, v in environment.items() if v}}
+        given, named = {k: v for k, v in environment.items() if v}, _named(environment)
+        values = {**_configured(environment), **given, **named}
         missing = [name for name in ("ARVADOS_API_HOST", "ARVADOS_API_TOKEN") if not values.get(name)]
         if missing:
             them = "them" if len(missing) > 1 else "it"
@@ -56,13 +63,8 @@ class ApiSettings:
             ca_file=_ca_file(values),
             keep_services=tuple(values.get("ARVADOS_KEEP_SERVICES", "").split()),
             environment=dict(environment),
+            is_renewable="ARVADOS_API_TOKEN" in named or "ARVADOS_API_TOKEN" not in given,
         )
-
-    @property
-    def is_renewable(self) -> bool:
-        """Whether the token is that of `settings.conf`, which may be rewritten; a process's own environment
-        stays as it is."""
-        return not self.environment.get("ARVADOS_API_TOKEN")
 
     def again(self) -> "ApiSettings":
         """The settings as `load` finds them now. Raises SetupError."""
@@ -85,6 +87,16 @@ def _configured(environment: Mapping[str, str]) -> dict[str, str]:
             continue
         return dict(_assignments(text))
     return {}
+
+
+def _named(environment: Mapping[str, str]) -> dict[str, str]:
+    """The lines of the file that the environment names; none when it can't be read (any more)."""
+    path = environment.get(SETTINGS_FILE, "")
+    try:
+        lines = dict(_assignments(Path(path).read_text(encoding="utf-8"))) if path else {}
+    except (OSError, UnicodeDecodeError):
+        return {}
+    return {name: value for name, value in lines.items() if value}
 
 
 def _assignments(text: str) -> Iterator[tuple[str, str]]:

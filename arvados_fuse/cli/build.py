@@ -11,7 +11,7 @@ import queue
 from pathlib import Path
 
 from arvados_fuse.api import ApiClient, ApiSettings, EventListener, News, Pace
-from arvados_fuse.cli import saving, warm
+from arvados_fuse.cli import logs, saving, warm
 from arvados_fuse.cli.inside import Inside
 from arvados_fuse.cli.preflight import shared_cache
 from arvados_fuse.fuse.notify import Notifier
@@ -112,6 +112,7 @@ class MountSession:
 def build(options: MountOptions, settings: ApiSettings) -> MountSession:
     """Make the mount that `options` describe. Raises SetupError and what the API server answers."""
     api = ApiClient.connect(settings, retries=options.retries)
+    api.tell_new_tokens(logs.hide)
     replaced: queue.SimpleQueue[BlockReplaced] = queue.SimpleQueue()
     blocks = _blocks(options, settings, api, replaced)
     sink = saving.SavedSink()

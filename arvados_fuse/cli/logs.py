@@ -26,6 +26,10 @@ class Redactor(logging.Formatter):
         super().__init__(FORMAT, DATE_FORMAT)
         self._secrets = tuple(secret for secret in secrets if secret)
 
+    def hide(self, secrets: Iterable[str]) -> None:
+        """Blank these out too."""
+        self._secrets = (*self._secrets, *secrets)
+
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
         for secret in self._secrets:
@@ -59,6 +63,18 @@ def configure(logfile: Path | None, debug: bool, secrets: Iterable[str] = ()) ->
     root.propagate = False
     root.setLevel(logging.DEBUG if debug else logging.INFO)
     return logging.getLogger(COMMAND)
+
+
+def secrets_of(token: str) -> list[str]:
+    """The token and, for one of the form `v2/uuid/secret`, its secret part, which works alone as well."""
+    return [token, token.rpartition("/")[2]]
+
+
+def hide(token: str) -> None:
+    """Keep another token out of the log."""
+    for handler in logging.getLogger(ROOT).handlers:
+        if isinstance(handler.formatter, Redactor):
+            handler.formatter.hide(secrets_of(token))
 
 
 def goes_to_file() -> bool:

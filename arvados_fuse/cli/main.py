@@ -115,7 +115,7 @@ def _serve(options: MountOptions, ready: Callable[[], None]) -> int:
     contact.check(settings)
     from arvados_fuse.cli.build import build
 
-    logger = logs.configure(options.logfile, options.debug, secrets=_secrets(settings))
+    logger = logs.configure(options.logfile, options.debug, secrets=logs.secrets_of(settings.token))
     limits.raise_open_files(options.file_cache)
     with Ending() as ending:  # before the first thread
         with contact.explain(settings):
@@ -147,11 +147,6 @@ def settings_of(options: MountOptions) -> "ApiSettings":
         environment.update(local.environment())
     environment.update(options.environment)
     return ApiSettings.load(environment)
-
-
-def _secrets(settings: "ApiSettings") -> list[str]:
-    """The token and, for one of the form `v2/uuid/secret`, its secret part, which works alone as well."""
-    return [settings.token, settings.token.rpartition("/")[2]]
 
 
 def _save_first(command: Command) -> bool:

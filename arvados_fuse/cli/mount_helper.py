@@ -137,6 +137,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if call.user:
             _become(call.user)
         os.environ.update(settings)
+        if call.settings:  # to be read again when the token has ended, if that user may
+            os.environ["ARVADOS_MOUNT_SETTINGS"] = os.path.abspath(call.settings)
     except Refused as refused:
         print(f"{PROGRAM}: {refused}", file=sys.stderr)
         return WRONG

@@ -226,6 +226,8 @@ class CollectionState:
     @property
     def described_by(self) -> Sequence[str]:
         """See Described."""
+        if not self.is_saved:
+            return ("storage_classes_desired",)
         if not self.forever:
             return xattrs.COLLECTION_FIELDS
         return [name for name in xattrs.COLLECTION_FIELDS if self.field(name) is not None]

@@ -39,7 +39,7 @@ def test_the_same_is_none(made: Credentials, caplog: pytest.LogCaptureFixture) -
     for _ in range(5):
         assert not made.renew("old")
     assert len(caplog.records) == 1
-    assert "settings.conf" in caplog.text
+    assert "a new one there" in caplog.text
 
 
 @pytest.mark.parametrize("text", ["", "ARVADOS_API_HOST=a.example\n", "\x00\xff"])
@@ -67,6 +67,38 @@ def test_the_environment_stays(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     made = Credentials(ApiSettings.load(given))
     assert not made.renew("old")
     assert "mount again" in caplog.text
+
+
+def test_a_file_named_by_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes before what the environment says itself, and is read again."""
+    monkeypatch.setattr(credentials, "PAUSE", 0.0)
+    path = tmp_path / "service.env"
+    path.write_text("ARVADOS_API_TOKEN=old\n")
+    given = {
+        "ARVADOS_API_HOST": "a.example",
+        "ARVADOS_API_TOKEN": "other",
+        "ARVADOS_MOUNT_SETTINGS": str(path),
+    }
+    made = Credentials(ApiSettings.load(given))
+    assert made.token == "old"
+    told: list[str] = []
+    made.tell = told.append
+    assert not made.renew("old")
+    path.write_text("ARVADOS_API_TOKEN=new\n")
+    assert made.renew("old")
+    assert made.token == "new"
+    assert told == ["new"]
+
+
+def test_a_named_file_that_may_not_be_read(tmp_path: Path) -> None:
+    given = {
+        "ARVADOS_API_HOST": "a.example",
+        "ARVADOS_API_TOKEN": "other",
+        "ARVADOS_MOUNT_SETTINGS": str(tmp_path / "missing"),
+    }
+    settings = ApiSettings.load(given)
+    assert settings.token == "other"
+    assert not settings.is_renewable
 
 
 def test_not_at_every_refusal(tmp_path: Path) -> None:
