@@ -1,6 +1,6 @@
-"""What the measurements share with the tests: the embedded server as a child, and stock arv-mount from PyPI.
+"""What the measurements share with the tests: the embedded server, stock arv-mount from PyPI, proxies for faults.
 
-Both live in `tests/servers.py`. Used by all measurements of mounts.
+All live in `tests/`. Used by all measurements of mounts, and by the soak run.
 """
 
 import sys
@@ -13,14 +13,30 @@ FAULT_PROXY = PROJECT / "tests/faults/proxy.py"
 # Tests find their helpers by bare name; so do measurements, which run from the same tree.
 sys.path.append(str(PROJECT / "tests"))
 
-from servers import STOCK_MOUNT, LocalServer, StockClients, StockMissing, stock_clients  # noqa: E402
+from faults.gate import PASS, Ask, Deed, Gate  # noqa: E402
+from faults.proxy import Fault, FaultProxy  # noqa: E402
+from servers import (  # noqa: E402
+    STOCK_MOUNT,
+    LocalServer,
+    StockClients,
+    StockMissing,
+    stock_clients,
+    wait_for,
+)
 
 __all__ = [
     "FAULT_PROXY",
+    "PASS",
     "PROJECT",
     "STOCK_MOUNT",
+    "Ask",
+    "Deed",
+    "Fault",
+    "FaultProxy",
+    "Gate",
     "LocalServer",
     "StockClients",
     "StockMissing",
     "stock_clients",
+    "wait_for",
 ]
