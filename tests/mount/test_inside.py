@@ -17,12 +17,12 @@ from typing import Any
 
 import pytest
 from mounting import mounted, needs_fuse
-from servers import PROJECT, LocalServer, wait_for
+from servers import PROJECT, LocalServer, StockClients, wait_for
 from worlds import Maker, World, environment
 
 from arvados_fuse.cli.live import DoesNotListen, NotMounted, ask
 from arvados_fuse.errors import NotSupported
-from arvados_fuse.fuse.unmount import mounts_at
+from arvados_fuse.fuse.unmount import mounts_at, unmount
 from arvados_fuse.reporting import sockets
 
 pytestmark = needs_fuse
@@ -126,6 +126,20 @@ class TestControl:
             assert "only who mounted it, and root, may ask" in done.stdout + done.stderr
 
 
+def shapes(log: str) -> list[str]:
+    """The first report in a log with its numbers blanked out, once there is a second one."""
+    lines = [line for line in log.splitlines() if line.startswith("crunchstat: ")]
+    if len({line.split()[1] for line in lines}) == len(lines):
+        return []
+    number = re.compile(r"(?<= )\d+(\.\d+)?(?= )")
+
+    def zeros(found: "re.Match[str]") -> str:
+        return "0" + re.sub(r"\d", "0", found[1] or "")
+
+    first = [number.sub(zeros, line) for line in lines]
+    return first[: [line.split()[1] for line in lines].index("fuseop:flush") + 1]
+
+
 class TestCrunchstat:
     def test_every_interval_on_standard_error(self, world: World, tmp_path: Path) -> None:
         options = ["--home", "--crunchstat-interval", "0.5"]
@@ -144,6 +158,30 @@ class TestCrunchstat:
             assert (first[5], first[23]) == ("fuseop:read", "fuseop:flush")
             found = re.findall(r"fuseop:lookup (\d+) count \S+ time --", mount.log)
             assert int(found[-1]) >= 3
+
+    def test_the_form_is_that_of_3_2_1(self, world: World, stock: StockClients, tmp_path: Path) -> None:
+        if stock.arv_mount is None:
+            pytest.skip("stock arv-mount could not be built here")
+        settings = environment(world.server, world.token)
+        with mounted(tmp_path, settings, "--home", "--crunchstat-interval=1") as mount:
+            ours = wait_for(lambda: shapes(mount.log), "our statistics")
+        root, log = tmp_path / "stock", tmp_path / "stock.log"
+        root.mkdir()
+        with open(log, "wb") as output:
+            process = subprocess.Popen(
+                [str(stock.arv_mount), "--foreground", "--home", "--crunchstat-interval=1", str(root)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=world.server.environment(tmp_path / "home", world.token),
+            )
+        try:
+            theirs = wait_for(lambda: shapes(log.read_text()), "their statistics")
+        finally:
+            unmount(root, timeout=10)
+            process.kill()
+            process.wait()
+        assert ours == theirs
 
     def test_0_means_never(self, world: World, tmp_path: Path) -> None:
         with mounted(tmp_path, environment(world.server, world.token), "--crunchstat-interval=0") as mount:

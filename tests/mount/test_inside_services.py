@@ -3,6 +3,7 @@
 import configparser
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -174,3 +175,18 @@ class TestSystemd:
             found = make_parser().parse_args([word.replace("%f", "/mnt/x") for word in arguments])
             assert found.mount_dir == "/mnt/x"
         assert "--foreground" in service["ExecStart"]
+
+    @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze")
+    def test_systemd_understands_the_unit_file(self, tmp_path: Path) -> None:
+        text = (PROJECT / "contrib/arv-mount@.service").read_text()
+        unit = tmp_path / "arv-mount@x.service"
+        unit.write_text(text.replace("/usr/local/bin/arv-mount", str(PROJECT / "bin/arv-mount")))
+        done = subprocess.run(
+            ["systemd-analyze", "verify", "--man=no", str(unit)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert (done.returncode, done.stdout) == (0, "")
+        assert str(unit) not in done.stderr
