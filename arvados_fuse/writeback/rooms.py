@@ -9,16 +9,19 @@ Threads: any; a `Room` belongs to one owner.
 import contextlib
 import fcntl
 import os
+import re
 import secrets
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from arvados_fuse.writeback.journal import FILE_NAME
-from arvados_fuse.writeback.spool import disk_error
+from arvados_fuse.writeback.spool import SUFFIX, disk_error
 
 LOCK, SPOOLS = "lock", "spool"
+
+NAME = re.compile(r"\d{8}T\d{6}-\d+-[0-9a-f]{8}")
+"""What rooms are called (time, process, chance); nothing else is looked at, or removed."""
 
 
 class Room:
@@ -64,8 +67,15 @@ class Room:
         """Remove the room with all that is in it, the journal first, so that no row outlives its bytes."""
         for suffix in ("", "-wal", "-shm"):
             Path(f"{self.journal}{suffix}").unlink(missing_ok=True)
+        # Nothing of somebody else's: a directory that holds more than what is ours stays.
+        with contextlib.suppress(OSError):
+            for path in self.spools.glob(f"*{SUFFIX}"):
+                path.unlink()
+            self.spools.rmdir()
         with _gate(self.path.parent):
-            shutil.rmtree(self.path, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                (self.path / LOCK).unlink()
+                self.path.rmdir()
             self.release()
 
 
@@ -78,7 +88,7 @@ def leftovers(parent: Path) -> list[Room]:
         return []
     found = []
     with _gate(parent):
-        for path in sorted(path for path in parent.iterdir() if path.is_dir()):
+        for path in sorted(path for path in parent.iterdir() if NAME.fullmatch(path.name) and path.is_dir()):
             room = _take(path)
             if room is not None:
                 found.append(room)
@@ -87,7 +97,7 @@ def leftovers(parent: Path) -> list[Room]:
 
 def room_at(path: Path) -> Room | None:
     """One dead room; None when it is not there, or alive."""
-    if not path.is_dir():
+    if not NAME.fullmatch(path.name) or not path.is_dir():
         return None
     with _gate(path.parent):
         return _take(path)

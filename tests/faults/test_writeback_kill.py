@@ -57,8 +57,10 @@ def nothing_left(directory: Path) -> bool:
     return [path.name for path in directory.iterdir()] == [".lock"]
 
 
-@pytest.mark.parametrize("stage", ["put", "before", "after"])
-@pytest.mark.parametrize("recovery", ["", "before", "after"], ids=["", "killed before", "killed after"])
+@pytest.mark.parametrize(
+    ("stage", "recovery"),
+    [("put", ""), ("before", ""), ("after", ""), ("put", "before"), ("before", "after"), ("after", "before")],
+)
 def test_killed_at_a_stage(site: Site, tmp_path: Path, stage: str, recovery: str) -> None:
     """recovery: the stage at which the process is killed that adopts what the first one left."""
     uuid = site.collection({"base": b"0"})
@@ -66,7 +68,7 @@ def test_killed_at_a_stage(site: Site, tmp_path: Path, stage: str, recovery: str
     recorded = told(child(site, directory, uuid, stage, 60))
     assert "saved" not in recorded
     number = len(recorded)
-    if recovery and (stage != "after" or recovery == "before"):
+    if recovery:
         process = child(site, directory, uuid, recovery, 0)
         output, _ = process.communicate(timeout=60)
         # After an update that was done there may be nothing left to ask for.
@@ -89,7 +91,7 @@ def test_killed_at_random_moments(site: Site, tmp_path: Path) -> None:
     """Each process goes on where the last one was killed, on top of what that one left."""
     directory = tmp_path / "writeback"
     chance = random.Random(6)
-    for _ in range(8):
+    for _ in range(5):
         uuid = site.collection()
         process = child(site, directory, uuid, "never", 5000)
         assert process.stdout is not None
@@ -173,7 +175,7 @@ def test_other_owners_and_newer_versions_are_listed_and_left_alone(site: Site, t
     )
     stranger.write("zzzzz-4zz18-000000000000000", "f", b"theirs")
     stranger.writeback.close(timeout=0)
-    newer = directory / "newer"
+    newer = directory / "20300101T000000-1-00000000"
     newer.mkdir()
     Journal.create(newer / "journal.sqlite3", site.owner, 1.0).close()
     raw = Journal.open(newer / "journal.sqlite3")
