@@ -7,24 +7,21 @@ hold the mount exists (see `background.py`); `--help`, `--unmount` and wrong opt
 import contextlib
 import functools
 import logging
-import os
 import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from arvados_fuse.cli import background, contact, execute, limits, logs, memory, preflight
 from arvados_fuse.cli.command import Command, UsageError, parse
+from arvados_fuse.cli.settings import settings_of
 from arvados_fuse.errors import ArvadosFuseError
 from arvados_fuse.fuse.ending import Ending
 from arvados_fuse.fuse.unmount import mounts_at
 from arvados_fuse.options import MountOptions
 from arvados_fuse.version import __version__
-
-if TYPE_CHECKING:
-    from arvados_fuse.api import ApiSettings
 
 FAILED = 1
 INTERRUPTED = 130
@@ -134,21 +131,6 @@ def _serve(options: MountOptions, ready: Callable[[], None]) -> int:
     return 0 if saved else FAILED
 
 
-def settings_of(options: MountOptions) -> "ApiSettings":
-    """Which API server and token: the embedded Arvados (started when needed), or what is configured."""
-    from arvados_fuse.api import ApiSettings
-
-    environment = dict(os.environ)
-    if options.local_dir is not None:
-        from arvados_fuse.local.control import ensure_running
-
-        environment = {name: value for name, value in environment.items() if not name.startswith("ARVADOS_")}
-        local = ensure_running(options.local_dir, progress=_tell)
-        environment.update(local.environment())
-    environment.update(options.environment)
-    return ApiSettings.load(environment)
-
-
 def _save_first(command: Command) -> bool:
     from arvados_fuse.cli.unsaved import save_first
 
@@ -188,10 +170,6 @@ def _failed(error: Exception, sentence: str, options: MountOptions) -> int:
     elif logs.goes_to_file():
         logger.error("%s", sentence)
     return _complain(sentence)
-
-
-def _tell(sentence: str) -> None:
-    print(f"{sentence} ...", file=sys.stderr)
 
 
 def _complain(sentence: str) -> int:

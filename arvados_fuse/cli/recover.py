@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from arvados_fuse.cli import saving
+from arvados_fuse.cli.settings import settings_of
 from arvados_fuse.errors import ArvadosFuseError
 from arvados_fuse.options import MountOptions
 from arvados_fuse.writeback import Leftover, discard, list_pending
@@ -36,7 +37,6 @@ def run(options: MountOptions, *, throw_away: bool) -> int:
 
 def _save(options: MountOptions, directory: Path) -> int:
     from arvados_fuse.cli.build import Saving
-    from arvados_fuse.cli.main import settings_of
 
     with Saving(options, settings_of(options)) as writeback:
         adoption = writeback.adopt()
