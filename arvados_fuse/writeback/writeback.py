@@ -194,8 +194,8 @@ class WriteBack:
             found.update(room.states(uuid))
         return found
 
-    def is_pending(self, uuid: str, path: str) -> bool:
-        """Whether a path has an unsaved change."""
+    def is_pending(self, uuid: str, path: str | None = None) -> bool:
+        """Whether a path, or anything in the collection, has an unsaved change; cheap."""
         return any(room.has(uuid, path) for room in self._committer.rooms())
 
     def status(self) -> Status:
