@@ -3,6 +3,7 @@
 import threading
 import time
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from arvados_fuse.errors import SetupError
 from arvados_fuse.reporting.activity import Activity, now
-from arvados_fuse.reporting.metrics import MetricsServer
+from arvados_fuse.reporting.metrics import MetricsServer, StatusCollector
 from arvados_fuse.reporting.status import StatusBoard, plain, watch
 from arvados_fuse.reporting.troubles import Troubles
 from arvados_fuse.reporting.watchdog import Watchdog
@@ -101,6 +102,16 @@ def test_metrics_are_what_prometheus_reads() -> None:
         ("arv_mount_longest_pending_seconds",): 1.5,
         ("arv_mount_errors_total",): 9,
     }
+
+
+def test_every_metric_is_documented() -> None:
+    text = (Path(__file__).parents[3] / "docs/inside.md").read_text()
+    directories = {"used": 1, "limit": 2, "inodes": 3}
+    names = set()
+    for family in StatusCollector(lambda: {**STATUS, "directories": directories}).collect():
+        names.add(family.name.removeprefix("arv_mount_") + ("_total" if family.type == "counter" else ""))
+    assert len(names) == 22
+    assert [name for name in sorted(names) if f"`{name}`" not in text] == []
 
 
 def test_a_source_that_fails_hides_no_other() -> None:
