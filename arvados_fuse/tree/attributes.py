@@ -6,6 +6,8 @@ Used by all nodes; `fuse/` turns it into the kernel's form. Values only.
 import stat
 from typing import NamedTuple
 
+import ciso8601
+
 from arvados_fuse.errors import NotFoundError
 
 FOREVER = 10 * 365 * 86400.0
@@ -75,3 +77,14 @@ class Missing(NotFoundError):
     def __init__(self, name: str, *, timeout: float = 0.0) -> None:
         super().__init__(f"no entry {name!r}", subject=name)
         self.timeout = timeout
+
+
+def nanoseconds(timestamp: object) -> int:
+    """An API timestamp (ISO 8601, UTC) as ns since 1970; 0 for none or nonsense."""
+    if not isinstance(timestamp, str):
+        return 0
+    try:
+        moment = ciso8601.parse_datetime(timestamp)
+    except ValueError:
+        return 0
+    return int(moment.timestamp()) * 1_000_000_000 + moment.microsecond * 1000

@@ -12,11 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import ciso8601
-
 from arvados_fuse.collection import Collection, portable_data_hash
 from arvados_fuse.errors import BadAnswer
 from arvados_fuse.tree import xattrs
+from arvados_fuse.tree.attributes import nanoseconds
 from arvados_fuse.tree.cell import ALWAYS, Cell, Policy
 from arvados_fuse.tree.context import Context
 from arvados_fuse.tree.times import Times
@@ -389,14 +388,3 @@ class CollectionState:
         record = self._origin.fetch(None)
         self.note(record, begun)
         return (json.dumps(record, indent=4, sort_keys=True) + "\n").encode("ascii")
-
-
-def nanoseconds(timestamp: object) -> int:
-    """An API timestamp (ISO 8601, UTC) as ns since 1970; 0 for none or nonsense."""
-    if not isinstance(timestamp, str):
-        return 0
-    try:
-        moment = ciso8601.parse_datetime(timestamp)
-    except ValueError:
-        return 0
-    return int(moment.timestamp()) * 1_000_000_000 + moment.microsecond * 1000

@@ -9,8 +9,9 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from arvados_fuse.tree.attributes import nanoseconds
 from arvados_fuse.tree.collection_nodes import CollectionRef
-from arvados_fuse.tree.collection_state import Record, nanoseconds
+from arvados_fuse.tree.collection_state import Record
 from arvados_fuse.tree.context import Context
 from arvados_fuse.tree.listed import GROUP_CLASSES, PROJECT, ListingRef
 from arvados_fuse.tree.names import SUFFIX

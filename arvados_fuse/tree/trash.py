@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from arvados_fuse.errors import ArvadosFuseError, ExistsError, RequestRefused
 from arvados_fuse.tree import xattrs
+from arvados_fuse.tree.attributes import nanoseconds
 from arvados_fuse.tree.collection_nodes import CollectionRef
-from arvados_fuse.tree.collection_state import nanoseconds
 from arvados_fuse.tree.context import Context
 from arvados_fuse.tree.listed import GROUP_CLASSES, PROJECT, TRASH, ListedDirectory, ListingRef
 from arvados_fuse.tree.nodes import DirectoryNode
