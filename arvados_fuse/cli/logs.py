@@ -5,10 +5,12 @@ scripts and the container dispatcher read. No token is ever written: the formatt
 told, also inside tracebacks.
 """
 
+import contextlib
 import logging
 import os
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from arvados_fuse.errors import SetupError
@@ -75,6 +77,48 @@ def hide(token: str) -> None:
     for handler in logging.getLogger(ROOT).handlers:
         if isinstance(handler.formatter, Redactor):
             handler.formatter.hide(secrets_of(token))
+
+
+class _Held(logging.Handler):
+    """Keeps records back until a time (of time.monotonic), then lets them through."""
+
+    def __init__(self, target: logging.Handler, until: float) -> None:
+        super().__init__()
+        self._target = target
+        self._until = until
+        self._records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._records.append(record)
+        if time.monotonic() >= self._until:
+            self.let_through()
+
+    def let_through(self) -> None:
+        """Let through what was kept back."""
+        records, self._records = self._records, []
+        for record in records:
+            self._target.handle(record)
+
+
+@contextlib.contextmanager
+def one_sentence(patience: float = 3.0) -> Iterator[None]:
+    """For the set-up of a mount: if it fails soon, its one sentence is all that is seen at the terminal.
+
+    What is logged inside goes to standard error when this ends well, or after `patience` seconds: who waits
+    wants to know for what. Without effect on a log file, and with --debug.
+    """
+    root = logging.getLogger(ROOT)
+    if goes_to_file() or root.level <= logging.DEBUG or not root.handlers:
+        yield
+        return
+    (handler,) = root.handlers
+    held = _Held(handler, time.monotonic() + patience)
+    root.handlers = [held]
+    try:
+        yield
+        held.let_through()
+    finally:
+        root.handlers = [handler]
 
 
 def goes_to_file() -> bool:

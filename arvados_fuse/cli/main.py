@@ -115,7 +115,7 @@ def _serve(options: MountOptions, ready: Callable[[], None]) -> int:
     logger = logs.configure(options.logfile, options.debug, secrets=logs.secrets_of(settings.token))
     limits.raise_open_files(options.file_cache)
     with Ending() as ending:  # before the first thread
-        with contact.explain(settings):
+        with contact.explain(settings), logs.one_sentence():
             session = build(options, settings)
         try:
             session.mount()

@@ -2,6 +2,8 @@
 
 import logging
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +11,8 @@ import pytest
 
 from arvados_fuse.cli import logs
 from arvados_fuse.errors import SetupError
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(autouse=True)
@@ -69,3 +73,34 @@ def test_secrets_are_blanked_even_in_tracebacks(capsys: pytest.CaptureFixture[st
     assert "s3cret" not in text
     assert "with [token]" in text
     assert "ValueError: refused [token]" in text
+
+
+class TestOneSentence:
+    def logged(self, debug: bool, patience: float, fails: bool) -> str:
+        program = (
+            "import logging, sys\n"
+            "from arvados_fuse.cli import logs\n"
+            f"logs.configure(None, {debug})\n"
+            "try:\n"
+            f"    with logs.one_sentence({patience}):\n"
+            "        logging.getLogger('arvados.keep').warning('inside')\n"
+            f"        if {fails}: raise ValueError\n"
+            "except ValueError: pass\n"
+            "logging.getLogger('arvados.keep').warning('after')\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        return " ".join(line.rpartition(": ")[2] for line in done.stderr.splitlines())
+
+    @pytest.mark.parametrize(
+        ("debug", "patience", "fails", "seen"),
+        [
+            (False, 60.0, True, "after"),
+            (False, 60.0, False, "inside after"),
+            (False, 0.0, True, "inside after"),
+            (True, 60.0, True, "inside after"),
+        ],
+    )
+    def test_what_is_seen(self, debug: bool, patience: float, fails: bool, seen: str) -> None:
+        assert self.logged(debug, patience, fails) == seen
