@@ -29,7 +29,8 @@ def test_every_promise_names_its_proof() -> None:
     bare = [
         text
         for text in promises
-        if not text.startswith(("#", "| errno", "With `--read-write`")) and not re.search(r"`[\w/]+\.py", text)
+        if not text.startswith(("#", "| errno", "With `--read-write`"))
+        and not re.search(r"`[\w/]+\.py", text)
     ]
     assert bare == []
     assert len(NAMED) > 80
