@@ -4,12 +4,13 @@ Used by the commands that talk to a running mount (`--status`, `--top`, ...). Th
 of its path in the kernel's mount table; a mount that is dead is never touched, so asking it can't hang.
 """
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from arvados_fuse.errors import SetupError
-from arvados_fuse.fuse.unmount import mounts_at
+from arvados_fuse.fuse.unmount import fuse_mounts, mounts_at
 from arvados_fuse.reporting import asking
 
 
@@ -19,6 +20,16 @@ class NotMounted(SetupError):
 
 class DoesNotListen(SetupError):
     """There is a mount, but its process is gone, or it is no arv-mount that can be asked."""
+
+
+def mount_of(path: Path) -> Path:
+    """The mount point of the FUSE mount on which `path` lies, `path` itself where there is none.
+
+    By text alone: to look up anything below a dead mount would hang.
+    """
+    text = os.path.abspath(path)
+    found = [mount.path for mount in fuse_mounts() if f"{text}/".startswith(f"{mount.path.rstrip('/')}/")]
+    return Path(max(found, key=len)) if found else path
 
 
 def ask(

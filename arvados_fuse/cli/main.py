@@ -75,14 +75,16 @@ def _run(command: Command) -> int:
 
 
 def _show(command: Command) -> int:
+    from arvados_fuse.cli import live
+
     if command.asked.what == "top":
         from arvados_fuse.cli import top  # only now: it loads rich
 
-        top.run(command.options.mount_dir)
+        top.run(live.mount_of(command.options.mount_dir))
         return 0
     from arvados_fuse.cli import showing
 
-    print(showing.status(command.options.mount_dir, as_json=command.asked.as_json))
+    print(showing.status(live.mount_of(command.options.mount_dir), as_json=command.asked.as_json))
     return 0
 
 

@@ -240,6 +240,8 @@ class TestStatus:
             assert "nothing" in rest[6]
             assert "6 B read and 0 B written by programs" in rest[7]
             assert rest[8].split() == ["errors", "none"]
+            below = command("--status", str(mount.root / "h/plain"))
+            assert below.stdout.splitlines()[0] == first
 
     def test_a_failure_is_told_with_its_object(self, world: World, tmp_path: Path) -> None:
         data = secrets.token_bytes(5)
