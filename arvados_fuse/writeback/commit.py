@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 
 from arvados_fuse.collection.changes import Finder
 from arvados_fuse.collection.commit import CommitRequest, commit_request
-from arvados_fuse.collection.manifest import ManifestIndex
+from arvados_fuse.collection.manifest import ManifestIndex, stripped
 from arvados_fuse.collection.segments import ZERO_BLOCK, Zeros
 from arvados_fuse.collection.stores import BlockStore, RecordStore
-from arvados_fuse.errors import AccessDenied, NotFoundError, RequestRefused
+from arvados_fuse.errors import AccessDenied, ArvadosFuseError, NotFoundError, RequestRefused
 from arvados_fuse.reporting.counters import Counters
-from arvados_fuse.writeback.locators import Renewal, signed_by
+from arvados_fuse.writeback.locators import Renewal, Restored, signed_by
 from arvados_fuse.writeback.partial import manifest_of, state_at
 from arvados_fuse.writeback.pending import Batch, Pending, settled
 from arvados_fuse.writeback.states import State, same, unsaved
@@ -61,6 +61,7 @@ class Commits:
         self._counters = counters
         self._lock = threading.Lock()
         self._known: OrderedDict[str, Known] = OrderedDict()
+        self._restored = Restored(self._token)
 
     def commit(self, pending: Pending, uuid: str) -> int:
         """Save what is unsaved in a collection; gives the number of the last record that is part of it.
@@ -84,10 +85,10 @@ class Commits:
             try:
                 answer = self._ask(uuid, request, theirs)
             except (AccessDenied, RequestRefused, NotFoundError):
-                again = self._signed_anew(uuid, batch)
+                again = self._signed_anew(pending, batch, zero_block)
                 if again is None:
                     raise
-                batch, theirs = again, self._look(uuid)
+                (batch, zero_block), theirs = again, self._look(uuid)
                 request = self._request(batch, theirs, zero_block)
                 answer = self._ask(uuid, request, theirs)
             self._counters.add("writeback.updates")
@@ -199,11 +200,39 @@ class Commits:
         self._remember(uuid, known)
         return known
 
-    def _signed_anew(self, uuid: str, batch: Batch) -> Batch | None:
-        """The batch with new signatures for blocks that the collection has; None if that changes nothing.
+    def _signed_anew(self, pending: Pending, batch: Batch, zero_block: str) -> tuple[Batch, str] | None:
+        """The batch and the block of zeros with new signatures; None if that changes nothing.
 
-        A change can wait longer than the signatures live that its blocks were read with.
+        A change can wait longer than the signatures live that its blocks were read with, and longer than the
+        token that they are for. Blocks that the collection does not have are stored again, mostly from our own
+        cache.
         """
-        manifest = self._fetch(uuid).manifest
-        rows = {path: row._replace(after=signed_by(manifest, row.after)) for path, row in batch.rows.items()}
-        return batch._replace(rows=rows) if rows != batch.rows else None
+        manifest, token = self._fetch(batch.uuid).manifest, self._token()
+
+        def is_refused(locator: str) -> bool:
+            bare = stripped(locator)
+            return manifest.signed(bare) == bare and not self._restored.has(locator)
+
+        renewal = Renewal(self._blocks, lambda: self._classes(batch.uuid), is_refused=is_refused)
+        zeros = zero_block
+        try:
+            rows = {
+                path: row._replace(after=renewal.renewed(signed_by(manifest, row.after)))
+                for path, row in batch.rows.items()
+            }
+            if zero_block != ZERO_BLOCK and not self._restored.has(zero_block):
+                zeros = self._uploads.zeros(self._classes(batch.uuid), anew=True)
+        except ArvadosFuseError as error:
+            logger.info("%s: a block can't be stored again: %s", batch.uuid, error)
+            return None
+        self._restored.add([*renewal.fresh(), zeros], token)
+        if rows == batch.rows and zeros == zero_block:
+            return None
+        fresh = batch._replace(rows=rows)
+        pending.refine(fresh)
+        return fresh, zeros
+
+    def _token(self) -> str:
+        """The token in use, for signatures are made for one."""
+        token = getattr(self._records, "token", None)
+        return str(token()) if token is not None else ""

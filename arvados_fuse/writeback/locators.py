@@ -1,14 +1,16 @@
 """Locators that the API server will take: of this cluster, and with a signature that still holds.
 
 Used by `commit`. A change can wait for weeks when the server refuses it; signatures end, and blocks that no
-collection has are taken for garbage then. Storing a block again renews both.
+collection has are taken for garbage then; and a signature holds for one token only, which may be replaced.
+Storing a block again renews all.
 
 Threads: any.
 """
 
 import re
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from arvados_fuse.collection.manifest import ManifestIndex, stripped
 from arvados_fuse.collection.segments import Segment
@@ -46,15 +48,45 @@ def signed_by(manifest: ManifestIndex, state: State) -> State:
     )
 
 
+class Restored:
+    """Locators of blocks that were stored again since the token in use is in use: nothing is gained by doing
+    it once more when the server refuses a change for another reason."""
+
+    def __init__(self, token: Callable[[], str]) -> None:
+        self._token = token
+        self._lock = threading.Lock()
+        self._of = ""
+        self._locators: set[str] = set()
+
+    def has(self, locator: str) -> bool:
+        """Whether this is one of them."""
+        with self._lock:
+            return self._of == self._token() and locator in self._locators
+
+    def add(self, locators: Iterable[str], token: str) -> None:
+        """These were stored, with this token or a newer one."""
+        with self._lock:
+            if token != self._of:
+                self._of = token
+                self._locators.clear()
+            self._locators.update(locators)
+
+
 class Renewal:
     """Gives fresh locators for those of one batch, each block once."""
 
     def __init__(
-        self, blocks: BlockStore, classes: Callable[[], Sequence[str]], life: float = float("inf")
+        self,
+        blocks: BlockStore,
+        classes: Callable[[], Sequence[str]],
+        life: float = float("inf"),
+        is_refused: Callable[[str], bool] = lambda locator: False,
     ) -> None:
-        """classes: called for the storage classes of new blocks. life: seconds that a new signature lives."""
+        """classes: called for the storage classes of new blocks. life: seconds that a new signature lives.
+        is_refused: whether a locator that looks good may be what the server refused."""
         self._blocks = blocks
         self._classes = classes
+        self._is_refused = is_refused
         self._fresh: dict[str, str] = {}
         self._soon = time.time() + min(RENEW_BEFORE, life / 10)
 
@@ -75,7 +107,13 @@ class Renewal:
 
     def _is_stale(self, segment: Segment) -> bool:
         source = segment.source
-        return isinstance(source, str) and (is_remote(source) or expires(source) < self._soon)
+        return isinstance(source, str) and (
+            is_remote(source) or expires(source) < self._soon or self._is_refused(source)
+        )
+
+    def fresh(self) -> Sequence[str]:
+        """The locators that were made."""
+        return list(self._fresh.values())
 
     def _locator(self, locator: str) -> str:
         known = self._fresh.get(locator)

@@ -123,12 +123,13 @@ class Uploads:
         if failure is not None:
             raise failure
 
-    def zeros(self, classes: Sequence[str]) -> str:
-        """The locator of a block of 64 MiB of zeros, for sparse files."""
+    def zeros(self, classes: Sequence[str], *, anew: bool = False) -> str:
+        """The locator of a block of 64 MiB of zeros, for sparse files; anew: the one given before is
+        refused."""
         key = tuple(classes)
         with self._lock:
             locator, until = self._zeros.get(key, ("", 0.0))
-        if time.monotonic() > until:
+        if anew or time.monotonic() > until:
             locator = self._blocks.put(bytes(BLOCK_SIZE), storage_classes=classes)
             with self._lock:
                 self._zeros[key] = (locator, time.monotonic() + ZEROS_GOOD_FOR)

@@ -140,7 +140,6 @@ def test_keep_takes_no_more(writing: WritingWorld, status: int) -> None:
         assert "Keep write error" in mount.log
 
 
-@pytest.mark.xfail(reason="blocks that were stored with the old token are not signed for the new one")
 def test_the_token_ends_and_there_is_a_new_one(writing: WritingWorld) -> None:
     server, admin = writing.server, writing.server.settings.admin_token
     settings = writing.base / "home/.config/arvados/settings.conf"

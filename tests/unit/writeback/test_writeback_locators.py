@@ -6,7 +6,7 @@ from collection_support import FOO, Blocks
 
 from arvados_fuse.collection.manifest import ManifestIndex
 from arvados_fuse.collection.segments import ZEROS, Segment
-from arvados_fuse.writeback.locators import Renewal, signed_by
+from arvados_fuse.writeback.locators import Renewal, Restored, signed_by
 
 
 def signed(locator: str, seconds: float) -> str:
@@ -49,3 +49,28 @@ def test_the_collection_s_own_signatures_are_taken() -> None:
     manifest = ManifestIndex(f". {new} 0:3:f\n")
     assert signed_by(manifest, (Segment(signed(FOO, 5), 1, 2),)) == (Segment(new, 1, 2),)
     assert signed_by(manifest, None) is None
+
+
+def test_what_the_server_refused_is_stored_again_though_it_looks_good() -> None:
+    blocks = Blocks()
+    old = signed(FOO, 7200)
+    renewal = Renewal(blocks, tuple, is_refused=lambda locator: locator == old)
+    fresh = renewal.renewed((Segment(old, 0, 1), Segment(old, 2, 1)))
+    assert isinstance(fresh, tuple)
+    assert [segment.source for segment in fresh] == [*renewal.fresh(), *renewal.fresh()]
+    assert blocks.stored == [b"foo"]
+
+
+def test_blocks_are_stored_again_once_for_a_token() -> None:
+    token = "first"
+    restored = Restored(lambda: token)
+    assert not restored.has("a")
+    restored.add(["a"], token)
+    restored.add(["b"], token)
+    assert restored.has("a")
+    assert restored.has("b")
+    token = "second"
+    assert not restored.has("a"), "its signature is for the first token"
+    restored.add(["c"], token)
+    assert restored.has("c")
+    assert not restored.has("b")
