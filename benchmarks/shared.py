@@ -1,4 +1,4 @@
-"""What the measurements share with the tests: the embedded server, stock arv-mount from PyPI, proxies for faults.
+"""What the measurements share with the tests: the embedded server, stock arv-mount, proxies for faults.
 
 All live in `tests/`. Used by all measurements of mounts, and by the soak run.
 """

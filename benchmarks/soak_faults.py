@@ -119,8 +119,8 @@ def failing(run: Setting) -> None:
 def wrong_bytes(run: Setting) -> None:
     """One Keep service gives blocks that are damaged near their ends.
 
-    Nobody may see that; but of many blocks there is no other copy: EIO. Of damage further in front docs/blocks.md
-    says what programs may see of it.
+    Nobody may see that; but of many blocks there is no other copy: EIO. Of damage further in front
+    docs/blocks.md says what programs may see of it.
     """
     proxy = run.random.choice(run.world.keep)
     proxy.mixed = [Fault(wrong_at=-1), Fault(wrong_at=-100)]
@@ -163,14 +163,21 @@ def disk_full(run: Setting) -> None:
         run.world.disk.relieve()
 
 
-def _gone(run: Setting, in_between: Callable[[], None] | None = None) -> None:
-    """Kill the mount at work, and go on with a new one once it has saved what was left."""
+def _gone(run: Setting, after_it: Callable[[], None] | None = None, again: int = 0) -> None:
+    """Kill the mount at work, and go on with a new one once it has saved what was left.
+
+    after_it: called when it is dead. again: how many mounts are killed that take over.
+    """
     run.writer.kill()
+    if after_it is not None:
+        after_it()
     run.crew.killed()
     run.crew.stop()
     run.crew.wait_parked()
-    if in_between is not None:
-        in_between()
+    for _ in range(again):
+        run.mount_again()
+        _length(run, 0, 0.7)
+        run.writer.kill()
     run.mount_again()
     writer = run.writer
     wait_for(lambda: len(writer.rooms()) <= 1, "what was left is saved", SAVING_LIMIT)
@@ -194,13 +201,7 @@ def killed_in_outage(run: Setting) -> None:
 
 def killed_in_recovery(run: Setting) -> None:
     """kill -9, and again of the mount that takes over, while it does."""
-
-    def again() -> None:
-        run.mount_again()
-        _length(run, 0, 0.7)
-        run.writer.kill()
-
-    _gone(run, again)
+    _gone(run, again=1)
 
 
 def remounted(run: Setting) -> None:

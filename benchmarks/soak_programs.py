@@ -44,6 +44,13 @@ class Clock:
             self.now = None
 
 
+def write_all(file: IO[bytes], data: bytes) -> None:
+    """Write to an unbuffered file: the kernel may take a part, and tell only next time why no more."""
+    left = memoryview(data)
+    while left:
+        left = left[file.write(left) :]
+
+
 class Program(ABC):
     """One program in a directory of its own below a collection."""
 
@@ -120,7 +127,7 @@ class Program(ABC):
         try:
             for at in range(0, len(data), PIECE):
                 with self.clock.at("write", path):
-                    file.write(data[at : at + PIECE])
+                    write_all(file, data[at : at + PIECE])
             if sync:
                 with self.clock.at("fsync", path):
                     os.fsync(file.fileno())
@@ -259,7 +266,7 @@ class Appender(Program):
         # An old version stays possible until the new one is closed or synced.
         self.known.may[name][-1] = longer
         with self.clock.at("append", self.directory / name):
-            file.write(record)
+            write_all(file, record)
         self.clock.written += len(record)
         if self.random.random() < 0.1:
             with self.clock.at("fsync", self.directory / name):
