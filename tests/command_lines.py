@@ -85,6 +85,8 @@ def shown(kind: Kind) -> str:
 NO_SERVER = {"ARVADOS_API_HOST": "", "ARVADOS_API_TOKEN": ""}
 LIST = ("$MNT", "--exec", "ls", "$MNT")
 
+TMP = ("--read-write", "--mount-tmp", "tmp0")
+
 LINES = (
     # What the parser says
     Line("help", ["--help"]),
@@ -182,6 +184,25 @@ LINES = (
     Line("memory cache", ["--home", "--ram-cache", "--file-cache=1", *LIST]),
     Line("read-only", ["--home", "--read-write", "--read-only", "$MNT", "--exec", "touch", "$MNT/one/x"]),
     Line("a file's content", ["--home", "$MNT", "--exec", "cat", "$MNT/one/hello"]),
+    # Writing, where two at once don't meet
+    *(
+        Line(f"tmp: {name}", [*TMP, "$MNT", "--exec", "sh", "-ec", f"cd $MNT/tmp0; {script}"])
+        for name, script in (
+            ("a file", "echo x > f; cat f; ls"),
+            ("a directory", "mkdir -p a/b; touch a/b/c; find . | sort; rm -r a; ls"),
+            ("modes and times", "touch f; chmod 600 f; touch -d @1 f; echo done"),
+            ("a symbolic link", "ln -s a b"),
+            ("a hard link", "touch a; ln a b"),
+            ("a directory that is not empty", "mkdir a; touch a/b; rmdir a"),
+            ("rename over a file", "echo 1 > a; echo 2 > b; mv a b; cat b"),
+            ("the record", "ls -a | grep arvados || cat '.arvados#collection' | grep -c null"),
+        )
+    ),
+    Line("tmp: on a read-only mount", ["--mount-tmp", "tmp0", "$MNT", "--exec", "touch", "$MNT/tmp0/f"]),
+    Line("tmp: not at its root", [*TMP, "$MNT", "--exec", "mkdir", "$MNT/other"]),
+    Line(
+        "the older name of read-write", ["--enable-write", *TMP[1:], "$MNT", "--exec", "touch", "$MNT/tmp0/f"]
+    ),
 )
 
 SENTENCE = "a set-up error is one sentence with the next step; --debug adds the traceback"
@@ -247,5 +268,11 @@ DIFFERENCES = (
         "exit 0, `one project two`",
         "exit 0, `README`",
         "3.2.1 has a fixed order of kinds; with ours the last on the command line wins",
+    ),
+    Difference(
+        ["the older name of read-write"],
+        "exit 2, usage",
+        "exit 0",
+        "scripts of before 3.2 say --enable-write",
     ),
 )
