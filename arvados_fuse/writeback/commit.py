@@ -204,8 +204,7 @@ class Commits:
         """The batch and the block of zeros with new signatures; None if that changes nothing.
 
         A change can wait longer than the signatures live that its blocks were read with, and longer than the
-        token that they are for. Blocks that the collection does not have are stored again, mostly from our own
-        cache.
+        token that they are for. Blocks that the collection does not have are stored again.
         """
         manifest, token = self._fetch(batch.uuid).manifest, self._token()
 
