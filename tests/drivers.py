@@ -450,10 +450,14 @@ class TreeDriver:
 
     def rename(self, path: str, new_path: str) -> None:
         (above, name), (target, new_name) = _split(path), _split(new_path)
-        with self.at(above) as parent, self.at(target) as new_parent:
-            self.call(
-                self.changing.rename, parent.ino, os.fsencode(name), new_parent.ino, os.fsencode(new_name)
-            )
+        with self.at(above) as parent:
+            if not parent.is_directory:
+                raise NotADirectoryError(errno.ENOTDIR, above)
+            self._rename(parent.ino, name, target, new_name)
+
+    def _rename(self, parent: int, name: str, target: str, new_name: str) -> None:
+        with self.at(target) as new_parent:
+            self.call(self.changing.rename, parent, os.fsencode(name), new_parent.ino, os.fsencode(new_name))
 
     def truncate(self, path: str, size: int) -> None:
         self._set(path, Changes(size=size))
