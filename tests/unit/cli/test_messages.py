@@ -40,10 +40,20 @@ TO_PROGRAMS = {
 def told(path: Path) -> Iterator[str]:
     """The texts, with … for what is filled in."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Call) and node.args and ast.unparse(node.func) in TELLING:
-            text = re.sub(r"%[sd]|%\.1f", "…", plain(node.args[0]))
+        if (
+            isinstance(node, ast.Call)
+            and node.args
+            and (ast.unparse(node.func) in TELLING or complains(node))
+        ):
+            text = re.sub(r"%[sd]|%\.1f", "…", plain(node.args[0])).removeprefix("arv-mount: ")
             if text.replace("…", "").strip():
                 yield text
+
+
+def complains(call: ast.Call) -> bool:
+    """Whether it prints to standard error."""
+    to = {word.arg: ast.unparse(word.value) for word in call.keywords}
+    return ast.unparse(call.func) == "print" and to.get("file") == "sys.stderr"
 
 
 def plain(node: ast.expr) -> str:
