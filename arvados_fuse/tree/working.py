@@ -347,7 +347,7 @@ class Working:
         if self.writers or time.monotonic() - self._changed_at < REST_AFTER or not self.state.is_saved:
             return False
         writeback = self.state.context.writeback
-        return writeback is None or not writeback.pending(self.state.key)
+        return writeback is None or not writeback.is_pending(self.state.key)
 
 
 def path_of(what: Content | Directory) -> str:
