@@ -1,6 +1,8 @@
 """`.versions` of a collection, `.trash` of a project: what they show, and the way back."""
 
+import errno
 import json
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,10 +11,11 @@ from urllib.parse import quote
 
 import pytest
 from counting import request_counter
-from drivers import TreeDriver, exists, read, walk
+from drivers import TreeDriver, exists, read, refused, walk
 from servers import wait_for
 from worlds import Maker, session
 
+from arvados_fuse.api import ApiClient
 from arvados_fuse.errors import ExistsError, RequestRefused
 from arvados_fuse.tree import xattrs
 from arvados_fuse.tree.attributes import Missing
@@ -253,6 +256,25 @@ def test_the_trash_of_others_stays_theirs(mine: Maker, tmp_path: Path) -> None:
         with pytest.raises(Exception, match="403"):
             restore(built.filesystem.context, Trashed(uuid), owner_uuid=project, name="thrown")
         assert root.names(".trash") == ["thrown"]
+
+
+def test_a_cluster_that_signs_nothing_in_the_trash(thrown: Bin, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Arvados' controller does it: names and sizes are there, contents once it is back."""
+    real = ApiClient.get_collection
+
+    def unsigned(client: ApiClient, key: str, **options: Any) -> Any:
+        record = real(client, key, **options)
+        if options.get("include_trash") and "manifest_text" in record:
+            record["manifest_text"] = re.sub(r"\+A[0-9a-f]{40}@[0-9a-f]{8}", "", record["manifest_text"])
+        return record
+
+    monkeypatch.setattr(ApiClient, "get_collection", unsigned)
+    assert thrown.root.names(".trash/one") == ["one.txt"]
+    assert thrown.root.stat(".trash/one/one.txt").size == 3
+    with refused(errno.EACCES):
+        read(thrown.root, ".trash/one/one.txt")
+    thrown.restore("one", thrown.project, "one")
+    assert read(thrown.root, "one/one.txt") == b"one"
 
 
 def test_home_has_a_trash(mine: Maker, tmp_path: Path) -> None:
