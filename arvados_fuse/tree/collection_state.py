@@ -9,18 +9,18 @@ import re
 import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from arvados_fuse.collection import Collection, portable_data_hash
-from arvados_fuse.errors import BadAnswer
+from arvados_fuse.errors import BadAnswer, Unreachable
 from arvados_fuse.tree import xattrs
 from arvados_fuse.tree.attributes import nanoseconds
 from arvados_fuse.tree.cell import ALWAYS, Cell, Policy
 from arvados_fuse.tree.context import Context
 from arvados_fuse.tree.times import Times
 from arvados_fuse.tree.version import Origin, Version, manifest_of
-from arvados_fuse.tree.working import Working
+from arvados_fuse.tree.working import LEFTOVERS_PATIENCE, Working, save_leftovers
 from arvados_fuse.writeback import State
 
 Record = Mapping[str, Any]
@@ -121,6 +121,7 @@ class CollectionState:
         while True:
             working = self.working
             if working is None:
+                self._save_leftovers(self.context.deadline)
                 self.current()
                 working = self.context.begin_working(self, self._begin)
                 if working is None:
@@ -142,6 +143,11 @@ class CollectionState:
         writeback = self.context.writeback
         if writeback is not None and self.writable and self.is_saved:
             writeback.save(self.key, deadline=self.context.save_deadline)
+
+    def _save_leftovers(self, seconds: float) -> None:
+        """What a dead mount left behind goes before what is new. Raises Unreachable after so long."""
+        if self.working is None and self.writable and self.is_saved:
+            save_leftovers(self.context.writeback, self.key, seconds)
 
     def raise_refusal(self) -> None:
         """Raise the error that keeps changes from the server, if the server has refused some."""
@@ -304,6 +310,9 @@ class CollectionState:
             if news.get("portable_data_hash") == last.pdh:
                 self._update(news)
                 return last
+        else:
+            with suppress(Unreachable):
+                self._save_leftovers(LEFTOVERS_PATIENCE)
         begun = time.monotonic()
         record = self._pinned() or self._origin.fetch(None)
         version = self._version(record)

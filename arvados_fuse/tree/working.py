@@ -25,9 +25,13 @@ from arvados_fuse.writeback.states import same
 if TYPE_CHECKING:
     from arvados_fuse.tree.collection_state import CollectionState
     from arvados_fuse.tree.version import Version
+    from arvados_fuse.writeback import WriteBack
 
 REST_AFTER = 2.0
 """Seconds without a change, and with all saved, after which the collection is taken from the server again."""
+
+LEFTOVERS_PATIENCE = 5.0
+"""Seconds that a first look waits until what a dead mount left is saved; then it shows what is there."""
 
 
 class Writer:
@@ -348,6 +352,15 @@ class Working:
             return False
         writeback = self.state.context.writeback
         return writeback is None or not writeback.is_pending(self.state.key)
+
+
+def save_leftovers(writeback: "WriteBack | None", key: str, seconds: float) -> None:
+    """Wait until what a dead mount changed in a collection is saved, unless the server refuses it.
+
+    For collections that nobody changes here. seconds: at most; raises Unreachable then.
+    """
+    if writeback is not None and writeback.pending(key):
+        writeback.save(key, deadline=seconds)
 
 
 def path_of(what: Content | Directory) -> str:

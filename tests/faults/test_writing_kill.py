@@ -2,6 +2,7 @@
 
 import os
 import random
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,32 @@ def test_killed_at(writing: WritingWorld, stage: str, again: str) -> None:
     assert rooms(mount.cache) == []
     assert writing.tree(uuid) == wanted
     assert writing.site.updates(uuid) - before <= 5
+
+
+@pytest.mark.parametrize("seconds", [1.5, 7.0])
+def test_what_was_left_behind_goes_before_what_comes(writing: WritingWorld, seconds: float) -> None:
+    """A program that goes on right after the remount sees what it closed, soon, and changes that."""
+    uuid = writing.site.collection({"a": b"old", "b": b"old"})
+    gates = writing.gates
+    mount = writing.begin()
+    hold_at(gates, UPLOAD, uuid)
+    write(mount.root / uuid / "a", b"closed")
+    write(mount.root / uuid / "b", b"closed")
+    mount.kill()
+    drop(gates)
+    hold_at(gates, UPLOAD, uuid)
+    with writing.mount() as again:
+        top = again.root / uuid
+        timer = threading.Timer(seconds, gates.clear)
+        timer.start()
+        if seconds < 5:
+            assert (top / "a").read_bytes() == b"closed"
+        with open(top / "a", "ab") as file:
+            file.write(b" and more")
+        assert (top / "a").read_bytes() == b"closed and more"
+        assert (top / "b").read_bytes() == b"closed"
+        timer.join()
+    assert writing.tree(uuid) == {"a": b"closed and more", "b": b"closed"}
 
 
 NAMES = [f"f{number}" for number in range(12)]
