@@ -230,6 +230,9 @@ class ApiClient:
             page = self._items(answer, "shared projects")
             groups += page
             included = answer.get("included") or []
+            if not isinstance(included, list):
+                text = f"API server {self.host} gave no list of owners"
+                raise BadAnswer(text, subject="shared projects", server=self.host)
             owners.update(
                 (str(record.get("uuid")), record) for record in included if isinstance(record, dict)
             )

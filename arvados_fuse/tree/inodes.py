@@ -70,9 +70,12 @@ class Inodes:
         """The node for `content`, found in `parent` under `name`; counts one lookup by the kernel.
 
         The node that has the name stays if it can show that content; else it loses the name (whoever has it
-        open goes on with it) and a new one is made.
+        open goes on with it) and a new one is made. Raises StaleInode when the parent is not in the table any
+        more: who asks for something in a directory and forgets that meanwhile.
         """
         with self._lock:
+            if self._nodes.get(parent.ino) is not parent:
+                raise StaleInode(f"inode {parent.ino} is not known", subject=parent.name)
             node = parent.children.get(name)
             if node is not None:
                 if node.rebind(content):
@@ -103,11 +106,13 @@ class Inodes:
             replaced = target.children.get(new_name)
             if replaced is not None and replaced is not node:
                 self._detach(replaced)
-            if node is not None:
+            if node is not None and self._nodes.get(target.ino) is target:
                 del parent.children[name]
                 node.parent, node.name = target, new_name
                 target.children[new_name] = node
                 self._drop_unused(parent)
+            elif node is not None:
+                self._detach(node)
             return node
 
     def forget(self, counts: Iterable[tuple[int, int]]) -> None:
@@ -211,7 +216,8 @@ class Inodes:
         while current is not None and current.ino != ROOT and not current.lookups and not current.opens:
             if isinstance(current, DirectoryNode) and current.children:
                 return
-            self._nodes.pop(current.ino, None)
+            if self._nodes.get(current.ino) is current:
+                del self._nodes[current.ino]
             if current.shows and (nodes := self._showing.get(current.shows)):
                 nodes.discard(current)
                 if not nodes:

@@ -64,7 +64,7 @@ class Version:
     def _renew(self) -> None:
         """By content, not by uuid: what is open here may have been replaced there."""
         record = self.state.fetch_content(self.pdh)
-        manifest = manifest_of(record, self.pdh)
+        manifest = manifest_of(record, self.pdh or self.state.key)
         if not self.collection.replace_signatures(manifest):
             raise BadAnswer(f"the API server gave other content under {self.pdh}", subject=self.state.key)
         self.renew_at = self._renewal_time(manifest)
