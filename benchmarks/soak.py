@@ -80,7 +80,7 @@ class Soak:
         for uuid in (one, two):
             for name in WORK:
                 (self.writer.root / "by_id" / uuid / name).mkdir()
-        self._wait_saved()
+        self.wait_saved()
         wait_for(lambda: (self.reader.root / "by_id" / one / WORK[0]).is_dir(), "the other mount shows it")
         self.crew = Crew(
             {
@@ -134,13 +134,14 @@ class Soak:
         return ended
 
     def _measure(self) -> dict[str, dict[str, int]]:
-        self._wait_saved()
+        self.wait_saved()
         return {
             "writing": process_figures(self.writer.pid),
             "reading": process_figures(self.reader.pid),
         }
 
-    def _wait_saved(self) -> None:
+    def wait_saved(self) -> None:
+        """Until the writing mount says that nothing is unsaved."""
         wait_for(lambda: self._unsaved() == 0, "nothing is unsaved", SAVING_LIMIT)
 
     def _unsaved(self) -> int:

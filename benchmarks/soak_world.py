@@ -20,7 +20,7 @@ from benchmarks.soak_content import State, text, whole
 
 UNSAVED = "arv-mount-unsaved"
 """The directory below a cache where each mount has a room for what is not saved."""
-DISK = 192 << 20
+DISK = 512 << 20
 """Bytes of the disk that cache and unsaved data of the writing mount share."""
 CACHE = 48 << 20
 """Bytes of each block cache; less than the known files take."""
