@@ -171,6 +171,23 @@ def test_the_token_ends_and_there_is_a_new_one(writing: WritingWorld) -> None:
         )
 
 
+def test_a_dead_mount_had_another_token(writing: WritingWorld) -> None:
+    """What it stored was signed for that one; the next mount of the same user saves it all the same."""
+    uuid = writing.site.collection({"old": b"old"})
+    server, admin = writing.server, writing.server.settings.admin_token
+    writing.gates.api.rule = lambda ask: Deed(hold=ask.changes(uuid))
+    mount = writing.begin()
+    write(mount.root / uuid / "new", b"new")
+    writing.gates.api.wait_held()
+    mount.kill()
+    writing.gates.api.drop()
+    body = {"api_client_authorization": {"owner_uuid": writing.user}}
+    made = server.call("POST", "api_client_authorizations", body, token=admin).body
+    environment = writing.gates.environment(f"v2/{made['uuid']}/{made['api_token']}")
+    with writing.mount(environment=environment):
+        writing.wait_saved(uuid, {"old": b"old", "new": b"new"}, 20)
+
+
 def test_a_mount_that_ends_meanwhile_keeps_the_data(writing: WritingWorld) -> None:
     """It says so and ends with an error; the next one saves it once that is allowed."""
     shared = Shared(writing)
