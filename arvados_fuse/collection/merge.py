@@ -58,14 +58,14 @@ def merge_into(
             merge.remove(change.path)
     for path in sorted(changes.directories_removed, reverse=True):
         found = merge.at(path)
-        if isinstance(found, Directory) and found.is_empty():
+        if isinstance(found, Directory) and found.is_empty() and not merge.is_ours(path):
             merge.remove(path)
     for change in changes.files:
         if change.after is not None:
             merge.take(change, change.after)
     finder = Finder(theirs)
     for path in changes.directories_added:
-        if not finder.has_entries(path):
+        if not finder.has_entries(path) and not merge.is_ours(path):
             merge.make_directory(path)
     return Merged(merge.changed, merge.conflicts)
 
@@ -81,6 +81,10 @@ class _Merge:
         self.conflicts: list[str] = []
         self.renamed: dict[str, str] = {}
 
+    def is_ours(self, path: str) -> bool:
+        """Whether what is at a path is to be left as it is here."""
+        return self.ours is not None and self.ours(path)
+
     def at(self, path: str) -> File | Directory | None:
         """What is at a path; None also when the way goes through a file."""
         found: File | PathApi | None = self.root
@@ -93,7 +97,7 @@ class _Merge:
 
     def may_remove(self, change: Change) -> bool:
         """Whether a file that they deleted is here what it was for them."""
-        if self.ours is not None and self.ours(change.path):
+        if self.is_ours(change.path):
             return False
         return _data(self.at(change.path)) == _data(change.before)
 

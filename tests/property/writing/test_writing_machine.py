@@ -1,5 +1,5 @@
-"""A state machine over two collections of a mount, in process: every change, several handles at a time, with
-saves, dropped caches and remounts in between, against dictionaries and bytearrays."""
+"""A state machine over two collections of a mount, in process: every change, several handles at a time, and
+saves, dropped caches, remounts, changes by another mount in between, against dictionaries and bytearrays."""
 
 import os
 import secrets
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from drivers import TreeDriver, WrittenFile, read, refused
+from drivers import TreeDriver, WrittenFile, read, refused, write
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -20,7 +20,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from servers import LocalServer
+from servers import LocalServer, wait_for
 from worlds import Maker, session
 from writing_bench import compare, record_of, sdk_reads, shown
 from writing_model import ModelDirectory, ModelFile, ModelTree
@@ -57,6 +57,8 @@ class Machine(RuleBasedStateMachine):
     server: ClassVar[LocalServer]
     base: ClassVar[Path]
     user: ClassVar[Maker]
+    other: ClassVar[TreeDriver]
+    """Another mount, which writes files that this one only looks at."""
 
     handles = Bundle("handles")
     """Open files and their models."""
@@ -207,6 +209,30 @@ class Machine(RuleBasedStateMachine):
         )
         assert pair is None or pair[0] == pair[1].data
 
+    # Others
+
+    @rule(number=TOPS, name=st.sampled_from(["x", "y"]), data=DATA | st.none())
+    def another_mount(self, number: int, name: str, data: bytes | None) -> None:
+        """A file is written, or removed, by another mount, and shows here beside what is not saved yet."""
+        uuid, top = self.uuids[number], self.model.tops[number]
+        if data is not None:
+            write(self.other, f"{uuid}/{name}", data)
+            top.entries[name] = ModelFile(data)
+        elif name in top.entries:
+            self.other.unlink(f"{uuid}/{name}")
+            del top.entries[name]
+        read(self.other, f"{uuid}/.arvados#collection")
+        state = self.built.filesystem.context.known_collection(uuid)
+        if state is not None:
+            state.expire()  # as an event does
+        wait_for(lambda: self.content(f"{uuid}/{name}") == data, "what the other mount did is seen")
+
+    def content(self, path: str) -> bytes | None:
+        try:
+            return read(self.driver, path)
+        except FileNotFoundError:
+            return None
+
     # What no program notices
 
     @rule()
@@ -255,19 +281,21 @@ class Machine(RuleBasedStateMachine):
 
 
 def test_machine(local_server: LocalServer, tmp_path_factory: pytest.TempPathFactory) -> None:
-    class Bound(Machine):
-        server = local_server
-        base = tmp_path_factory.mktemp("machine")
-        user = Maker(local_server, local_server.new_user(f"machine{secrets.token_hex(4)}")[1])
+    maker = Maker(local_server, local_server.new_user(f"machine{secrets.token_hex(4)}")[1])
+    cache = tmp_path_factory.mktemp("machine")
+    with session(local_server, maker.token, cache / "other", mode="by_id", read_write=True) as built:
 
-    examples = 8 * scale()
-    run_state_machine_as_test(
-        Bound,
-        settings=settings(
-            max_examples=examples,
-            phases=PHASES,
-            stateful_step_count=50,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+        class Bound(Machine):
+            server, base, user = local_server, cache / "one", maker
+            other = TreeDriver(built.filesystem)
+
+        run_state_machine_as_test(
+            Bound,
+            settings=settings(
+                max_examples=8 * scale(),
+                phases=PHASES,
+                stateful_step_count=50,
+                deadline=None,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
