@@ -263,13 +263,16 @@ class DiskStore:
             self._order.protect(block.md5)
 
     def look_after(self) -> None:
-        """One pass of the keeper: scan, close what is idle, hold the limit."""
+        """One pass of the keeper: scan, close what is idle, hold the limit, give back memory."""
         self._written = 0
         self._pins.restore_all()
         self._merge(list(disk_files.scan(self.directory)))
         self._choose_limit()
         self._rest()
         self.evict()
+        if not self._trouble.lately():
+            # The disk takes blocks again: memory is given back.
+            self.spill.close()
         self.scans += 1
 
     def check(self) -> None:

@@ -16,11 +16,12 @@ from typing import Any
 import pytest
 from unit.keep.keep_peer import Cluster
 
-from arvados_fuse.keep import BlockCache, DiskStore, disk_files
+from arvados_fuse.keep import BlockCache, DiskStore, disk_files, disk_keeper
 from arvados_fuse.keep.disk_files import SUFFIX
 
 MIB = 1024 * 1024
 BLOCK = random.Random(5).randbytes(MIB + 5)
+MD5 = hashlib.md5(BLOCK).hexdigest()
 
 MakeCache = Callable[..., BlockCache]
 
@@ -459,3 +460,20 @@ def test_a_full_disk_is_given_back_some_of_the_cache(
     assert sum(path.exists() for path in planted) == 2
     # While the disk fails, no more is fetched at once than memory can hold.
     assert store.room() == store.spill.room()
+
+
+def test_memory_is_given_back_when_the_disk_is_well_again(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = DiskStore(directory)
+    sink = store.spill.begin(MD5, len(BLOCK))
+    sink.room(0, memoryview(BLOCK))[:] = BLOCK
+    sink.commit(0)
+    store.trouble(OSError(errno.EIO, "broken"))
+    store.look_after()
+    assert store.reopen(MD5, len(BLOCK)) is not None, "the disk failed just now"
+    monkeypatch.setattr(disk_keeper, "WARN_SECONDS", 0.0)
+    store.look_after()
+    assert store.spill.usage() == 0
+    assert store.reopen(MD5, len(BLOCK)) is None
+    store.close()
