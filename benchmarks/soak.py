@@ -36,6 +36,9 @@ MORE_THREADS = 8
 MORE_FILES = 16
 """What a mount may have more at the end than at the first measurement: bytes of its own memory, threads, open
 files. Both are taken when nothing is open or unsaved."""
+GIVEN_BACK = 150.0
+"""Seconds in which a mount must have given back what it took for the last faults: two minutes for the memory
+in which blocks are while the disk is full."""
 WORK = ("small", "small2", "rename", "append", "stream", "move", "ledger")
 
 
@@ -127,6 +130,10 @@ class Soak:
         report_line("the programs look at everything ...")
         ended = self.crew.end()
         self.figures.at_last = self._measure()
+        ends = time.monotonic() + GIVEN_BACK
+        while self._grown() and time.monotonic() < ends:
+            time.sleep(2)
+            self.figures.at_last = self._measure()
         for life in (self.writer, self.reader):
             code = life.end()
             if code or life.rooms():
@@ -176,15 +183,19 @@ class Soak:
         if fresh.end():
             raise Failed("the last mount ended with an error")
         self.figures.transactions = last
-        self._compare_sizes()
+        for text in self._grown():
+            self.crew.problem(text)
 
-    def _compare_sizes(self) -> None:
+    def _grown(self) -> list[str]:
+        """What is more than allowed."""
         allowed = {"memory": MORE_MEMORY, "threads": MORE_THREADS, "files": MORE_FILES}
+        found = []
         for mount, last in self.figures.at_last.items():
             for what, more in allowed.items():
                 first = self.figures.at_first[mount][what]
                 if last[what] > first + more:
-                    self.crew.problem(f"{what} of the {mount} mount grew from {first:,} to {last[what]:,}")
+                    found.append(f"{what} of the {mount} mount grew from {first:,} to {last[what]:,}")
+        return found
 
     def _sum_up(self) -> None:
         figures, crew = self.figures, self.crew
