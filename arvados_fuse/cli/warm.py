@@ -56,18 +56,20 @@ def _paths(told: Mapping[str, Any]) -> list[str]:
 
 
 def _by_mount(paths: Sequence[Path]) -> dict[Path, list[str]]:
-    """Mount points, each with the paths below it. By text: looking could hang on a dead mount."""
-    from arvados_fuse.fuse.unmount import mounts_at
+    """Mount points, each with the paths below it. By text first: looking could hang on a dead mount."""
+    from arvados_fuse.cli.live import mount_of
+    from arvados_fuse.fuse.unmount import fuse_mounts, mounts_at
 
+    known = {Path(mount.path) for mount in fuse_mounts()}
     found: dict[Path, list[str]] = {}
     for path in paths:
-        for place in (path, *path.parents):
-            if mounts_at(place):
-                below = path.relative_to(place)
-                found.setdefault(place, []).append("" if below == Path() else str(below))
-                break
-        else:
+        place: Path | None = mount_of(path)
+        if place not in known:  # perhaps there is a symbolic link on the way
+            place = next((above for above in (path, *path.parents) if mounts_at(above)), None)
+        if place is None:
             raise SetupError(f"{path} is on no mount of arv-mount.")
+        below = path.relative_to(place)
+        found.setdefault(place, []).append("" if below == Path() else str(below))
     return found
 
 
