@@ -30,6 +30,12 @@ theirs."""
 
 SUFFIX = ".spool"
 
+LEFT_FREE = 16 << 20
+"""Bytes of the disk that spools leave to the journal, so that what they hold can be saved and they can go;
+of a small disk an eighth."""
+LOOK_AFTER = 64 << 20
+"""Bytes written at most between two looks at the free space; less where there is little."""
+
 
 class Spools:
     """The spools of one room.
@@ -46,6 +52,7 @@ class Spools:
         self._spools: weakref.WeakValueDictionary[str, DiskSpool] = weakref.WeakValueDictionary()
         # Filled by finalizers, which may run anywhere, under any lock: so they only append.
         self._dead: deque[tuple[str, list[int]]] = deque()
+        self._unlooked = 0
         self.bytes = 0
         self.appended = 0
 
@@ -77,6 +84,19 @@ class Spools:
         # Not at the end of the process: then the files are what the journal lives on.
         weakref.finalize(made, self._dead.append, (name, total)).atexit = False
         return made
+
+    def need_room(self, size: int) -> None:
+        """Raise OSError (ENOSPC) when so many bytes more would leave too little for the journal."""
+        with self._lock:
+            self._unlooked -= size
+            if self._unlooked >= 0:
+                return
+            disk = os.statvfs(self._directory)
+            free = disk.f_bavail * disk.f_frsize
+            spare = free - min(LEFT_FREE, disk.f_blocks * disk.f_frsize // 8) - size
+            if spare < 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._unlooked = min(LOOK_AFTER, spare // 2)
 
     def count(self, size: int) -> None:
         """Bytes were appended."""
@@ -142,6 +162,7 @@ class DiskSpool:
             start = self._total[0]
             done = 0
             try:
+                self._owner.need_room(len(view))
                 with self._owner.file(self._path) as file:
                     try:
                         while done < len(view):

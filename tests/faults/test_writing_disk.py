@@ -36,7 +36,6 @@ def small_disk(writing: WritingWorld) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(path)], check=True)
 
 
-@pytest.mark.xfail(reason="spools leave no room for the journal")
 def test_the_disk_is_full(writing: WritingWorld, small_disk: Path) -> None:
     """The writer learns it; what was recorded is saved; it goes on when there is room."""
     uuid = writing.site.collection({"old": b"old" * 1000})
@@ -73,7 +72,6 @@ def test_the_disk_is_full(writing: WritingWorld, small_disk: Path) -> None:
     assert {name: data for name, data in tree.items() if name in wanted} == wanted
 
 
-@pytest.mark.xfail(reason="spools leave no room for the journal")
 def test_a_full_disk_and_a_crash(writing: WritingWorld, small_disk: Path) -> None:
     """What was closed before is recovered, though there is no room to speak of."""
     uuid = writing.site.collection({"old": b"old"})
