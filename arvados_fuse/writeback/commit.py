@@ -21,6 +21,7 @@ from arvados_fuse.collection.stores import BlockStore, RecordStore
 from arvados_fuse.errors import AccessDenied, ArvadosFuseError, NotFoundError, RequestRefused
 from arvados_fuse.reporting.counters import Counters
 from arvados_fuse.writeback.locators import Renewal, Restored, signed_by
+from arvados_fuse.writeback.overtaken import Company, replaced, to_keep
 from arvados_fuse.writeback.partial import manifest_of, state_at
 from arvados_fuse.writeback.pending import Batch, Pending, settled
 from arvados_fuse.writeback.states import State, same, unsaved
@@ -62,6 +63,8 @@ class Commits:
         self._lock = threading.Lock()
         self._known: OrderedDict[str, Known] = OrderedDict()
         self._restored = Restored(self._token)
+        self._keeps_versions = hasattr(records, "versions_of")
+        self._company = Company()
 
     def commit(self, pending: Pending, uuid: str) -> int:
         """Save what is unsaved in a collection; gives the number of the last record that is part of it.
@@ -92,6 +95,8 @@ class Commits:
                 request = self._request(batch, theirs, zero_block)
                 answer = self._ask(uuid, request, theirs)
             self._counters.add("writeback.updates")
+            answer = self._with_what_was_overtaken(batch, zero_block, theirs, answer, request.conflicts)
+            self._company.saved(uuid, answer.pdh)
         if request.conflicts:
             self._counters.add("writeback.conflicts", len(request.conflicts))
             logger.warning(
@@ -171,7 +176,13 @@ class Commits:
 
     def _request(self, batch: Batch, theirs: Known, zero_block: str) -> CommitRequest:
         """What has to be asked for. What the server may have from us by earlier requests is no conflict."""
-        finder = Finder(theirs.manifest)
+        base, ours = self._sides(batch, theirs.manifest, zero_block)
+        return commit_request(base, ours, theirs.manifest)
+
+    @staticmethod
+    def _sides(batch: Batch, theirs: ManifestIndex, zero_block: str) -> tuple[ManifestIndex, ManifestIndex]:
+        """What the server had as far as we know, and what it shall have; only the paths of the batch."""
+        finder = Finder(theirs)
         before: dict[str, State] = {}
         after: dict[str, State] = {}
         for path, row in batch.rows.items():
@@ -180,15 +191,44 @@ class Commits:
                 there = state_at(finder, path)
                 if any(same(there, state) for state in row.attempted):
                     before[path] = there
-        base = ManifestIndex(manifest_of(before))
-        ours = ManifestIndex(manifest_of(after, zero_block))
-        return commit_request(base, ours, theirs.manifest)
+        return ManifestIndex(manifest_of(before)), ManifestIndex(manifest_of(after, zero_block))
+
+    def _with_what_was_overtaken(
+        self, batch: Batch, zero_block: str, theirs: Known, answer: Known, conflicts: list[str]
+    ) -> Known:
+        """Keep what somebody saved after our look and before our update; gives the newest answer."""
+        if not self._keeps_versions:
+            return answer
+        uuid = batch.uuid
+        try:
+            text = replaced(self._records, uuid, theirs.record, answer.record)
+            if text is None:
+                return answer
+            self._company.met(uuid)
+            kept = to_keep(*self._sides(batch, ManifestIndex(text), zero_block), text)
+            if not kept:
+                return answer
+            request = CommitRequest(
+                {f"/{path}": f"manifest_text/{path}" for path in kept}, manifest_of(kept), list(kept)
+            )
+            answer = self._ask(uuid, request, answer)
+            conflicts += kept
+        except ArvadosFuseError as error:
+            logger.warning(
+                "%s: what somebody else saved at the same moment is only in version %s: %s",
+                uuid,
+                int(answer.record.get("version") or 1) - 1,
+                error,
+            )
+        return answer
 
     def _ask(self, uuid: str, request: CommitRequest, theirs: Known) -> Known:
         """Send the update; gives the collection as it is then."""
         if not request.replace_files:
             return self._fetch(uuid)
-        fields = {"manifest_text": request.manifest_text} if request.manifest_text else {}
+        fields: dict[str, Any] = {"manifest_text": request.manifest_text} if request.manifest_text else {}
+        if self._keeps_versions and self._company.expected(uuid, theirs.pdh):
+            fields["preserve_version"] = True
         if getattr(self._records, "knows_replace_files", True):
             record = self._records.update_collection(uuid, fields, replace_files=request.replace_files)
         else:

@@ -14,7 +14,6 @@ from servers import wait_for
 __all__ = ["writing"]
 pytestmark = needs_fuse
 
-OPEN = pytest.mark.xfail(reason="between look and update: see docs/collection.md, What remains open")
 THREADS = 8
 CONFLICT = re.compile(r"~\d{8}-\d{6}~conflict~")
 
@@ -106,7 +105,7 @@ def rewrite(root: Path, side: str) -> dict[str, bytes]:
     return last
 
 
-@pytest.mark.parametrize("at_once", [False, pytest.param(True, marks=OPEN)], ids=["in turn", "at once"])
+@pytest.mark.parametrize("at_once", [False, True], ids=["in turn", "at once"])
 def test_two_mounts_write_the_same_files(writing: WritingWorld, at_once: bool) -> None:
     """The last version of each is there, under its name or a conflict name: whoever writes has not seen the
     other's."""
@@ -140,7 +139,6 @@ def test_two_mounts_write_the_same_files(writing: WritingWorld, at_once: bool) -
         assert len(found[name]) == 2
 
 
-@OPEN
 def test_somebody_saves_between_look_and_update(writing: WritingWorld) -> None:
     """The last chance to lose a version: it was not there when we looked, and is when we write."""
     uuid = writing.site.collection({"other": b"other", "known": b"old"})
