@@ -80,7 +80,9 @@ def record_of(user: Maker, uuid: str) -> dict[str, Any]:
 def compare(found: Tree, expected: Tree, where: str) -> None:
     """Assert that two trees are equal; long contents are not shown."""
     wanted = with_directories(expected)
-    assert sorted(found) == sorted(wanted), where
+    assert sorted(found) == sorted(wanted), (
+        f"{where}: missing {sorted(wanted.keys() - found)}, too much {sorted(found.keys() - wanted)}"
+    )
     for path, data in wanted.items():
         if found[path] != data:
             got = found[path]

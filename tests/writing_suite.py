@@ -566,6 +566,23 @@ class WritingSuite:
         bench.driver.rename(bench / "tmp", bench / "final")
         bench.expect({**{f"final/in/f{n}": b"%d" % n for n in range(20)}, "final/hollow": None})
 
+    @pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "elsewhere"])
+    def test_rename_an_empty_tree_with_new_files_that_are_open(
+        self, make_bench: MakeBench, elsewhere: bool
+    ) -> None:
+        bench = make_bench()
+        target = make_bench() if elsewhere else bench
+        bench.driver.mkdir(bench / "d")
+        bench.driver.mkdir(bench / "d/e")
+        bench.save()
+        file = opened(bench, "d/e/new", NEW)
+        bench.driver.rename(bench / "d", target / "moved")
+        file.write(0, b"new")
+        file.close()
+        if elsewhere:
+            bench.expect({})
+        target.expect({"moved/e/new": b"new"})
+
     def test_rename_a_saved_tree_and_write_in_it(self, make_bench: MakeBench) -> None:
         bench = make_bench(FIRST)
         file = opened(bench, "d/one")

@@ -199,10 +199,9 @@ class Working:
         pending = [(path, directory)]
         while pending:
             way, here = pending.pop()
-            entries = here.entries()
-            if not entries:
-                gone.append(self.removed(way))
-            for name, entry in entries:
+            # Also where it holds something: the server may have it empty, if all in it is new and still open.
+            gone.append(self.removed(way))
+            for name, entry in here.entries():
                 if isinstance(entry, File):
                     gone.append(self.removed(f"{way}/{name}", entry.content()))
                 else:
