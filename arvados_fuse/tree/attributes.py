@@ -15,6 +15,8 @@ FOREVER = 10 * 365 * 86400.0
 infinity.)"""
 BLOCK_SIZE = 131072
 """Bytes, `st_blksize`: what one read request of the kernel carries, so that `cp` reads in such pieces."""
+SIZE_MAX = (1 << 63) - 1
+"""Bytes, the most that `st_size` can hold."""
 NAME_MAX = 255
 """Bytes of one name in a path, as `statfs` tells programs."""
 
@@ -85,6 +87,7 @@ def nanoseconds(timestamp: object) -> int:
         return 0
     try:
         moment = ciso8601.parse_datetime(timestamp)
-    except ValueError:
+        seconds = int(moment.timestamp())
+    except (ValueError, OverflowError):
         return 0
-    return int(moment.timestamp()) * 1_000_000_000 + moment.microsecond * 1000
+    return seconds * 1_000_000_000 + moment.microsecond * 1000

@@ -15,7 +15,7 @@ from typing import Any
 from arvados_fuse.collection import Collection, portable_data_hash
 from arvados_fuse.errors import BadAnswer, Unreachable
 from arvados_fuse.tree import xattrs
-from arvados_fuse.tree.attributes import nanoseconds
+from arvados_fuse.tree.attributes import SIZE_MAX, nanoseconds
 from arvados_fuse.tree.cell import ALWAYS, Cell, Policy
 from arvados_fuse.tree.context import Context
 from arvados_fuse.tree.times import Times
@@ -85,9 +85,9 @@ class CollectionState:
 
     @property
     def size(self) -> int:
-        """Bytes of all files together, as the record says; 0 when it does not."""
+        """Bytes of all files together, as the record says; 0 when it does not say what a size can be."""
         size = self._record.get("file_size_total")
-        return size if isinstance(size, int) and size > 0 else 0
+        return size if isinstance(size, int) and 0 < size <= SIZE_MAX else 0
 
     @property
     def loaded(self) -> bool:
