@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 _NOTHING: Final = object()
 """In place of a value that is not there: one attribute says both, so no reader can see half of a change."""
-PATIENCE = 1.0
+PATIENCE = 0.8
 """Seconds to wait for news when there is an old value: a server that is slow or down must not stop those who
 look."""
 PAUSE_AFTER_FAILURE = 2.0
