@@ -22,7 +22,7 @@ from benchmarks import report, soak_check
 from benchmarks.shared import PROJECT, wait_for
 from benchmarks.soak_content import Wrong
 from benchmarks.soak_crew import Crew, Failed
-from benchmarks.soak_faults import Schedule, remounted
+from benchmarks.soak_faults import KINDS, Schedule, remounted
 from benchmarks.soak_report import Figures, show, write
 from benchmarks.soak_world import SAVING_LIMIT, Life, World, known_bytes, known_files, process_figures
 
@@ -45,12 +45,12 @@ WORK = ("small", "small2", "rename", "append", "stream", "move", "ledger")
 class Soak:
     """One run. Raises Failed, Wrong, AssertionError at any place."""
 
-    def __init__(self, seconds: float, seed: int, scratch: Path) -> None:
+    def __init__(self, seconds: float, seed: int, scratch: Path, without: Sequence[str] = ()) -> None:
         self.seconds = seconds
         self.random = random.Random(seed)
         self.seed = seed
         self.world = World(scratch)
-        self.schedule = Schedule(random.Random(seed + 1))
+        self.schedule = Schedule(random.Random(seed + 1), frozenset(without))
         self.crew: Crew
         self.writer: Life
         self.reader: Life
@@ -225,6 +225,15 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--seed", type=int, metavar="N", help="the same order of faults as a run that said this"
     )
+    names = [kind.name for kind in KINDS]
+    parser.add_argument(
+        "--without",
+        action="append",
+        choices=names,
+        default=[],
+        metavar="FAULT",
+        help=f"leave out: {', '.join(names)}",
+    )
     parser.add_argument("--output", type=Path, default=RESULTS, metavar="DIR", help="where the report goes")
     parser.add_argument(
         "--scratch", type=Path, metavar="DIR", help="where servers and mounts keep their files: 5 GB"
@@ -238,9 +247,10 @@ def main(given: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 30)
     command = f"python -m benchmarks.soak --minutes {options.minutes:g} --seed {seed}"
+    command += "".join(f' --without "{name}"' for name in options.without)
     facts = report.facts(command, 1)
     scratch = Path(tempfile.mkdtemp(prefix="soak-", dir=options.scratch))
-    soak = Soak(options.minutes * 60, seed, scratch)
+    soak = Soak(options.minutes * 60, seed, scratch, options.without)
     try:
         soak.run()
     except (Failed, Wrong, AssertionError, ArvadosFuseError, OSError) as error:

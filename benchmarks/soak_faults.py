@@ -254,6 +254,8 @@ class Schedule:
     """Deals faults so that every kind comes as often as the others, and keeps their windows."""
 
     random: random.Random
+    without: frozenset[str] = frozenset()
+    """Names of kinds that are left out."""
     windows: list[Window] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
@@ -263,7 +265,7 @@ class Schedule:
         """The next kind. mounts: also those that end the mount."""
         while True:
             if not self._deck:
-                self._deck = list(KINDS)
+                self._deck = [kind for kind in KINDS if kind.name not in self.without]
                 self.random.shuffle(self._deck)
             kind = self._deck.pop()
             if (mounts or not kind.mounts) and (small_disk or kind.act is not disk_full):
