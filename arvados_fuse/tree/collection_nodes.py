@@ -280,7 +280,8 @@ class CollectionDirectory(DirectoryNode):
             self.state.save_closed()
 
     def set_mtime(self, moment_ns: int) -> None:
-        if self.state.writable:
+        # What was removed and is still open has no place where a time could be kept.
+        if self.state.writable and (self.parent is not None or isinstance(self, CollectionRoot)):
             with self.state.edit() as working:
                 working.times.set(path_in_collection(self), moment_ns)
 
