@@ -145,7 +145,8 @@ class Commits:
         with self._lock:
             known = self._known.get(uuid)
         record = self._records.get_collection(uuid, select=LOOK) if known is None else known.record
-        return record.get("storage_classes_desired") or ()
+        classes = record.get("storage_classes_desired")
+        return [name for name in classes if isinstance(name, str)] if isinstance(classes, list) else ()
 
     def _look(self, uuid: str) -> Known:
         """The collection as it is now."""
