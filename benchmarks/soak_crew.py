@@ -163,14 +163,22 @@ class Crew:
     def judge(self, windows: list[Window]) -> dict[str, dict[str, int]]:
         """Count errors by fault and number; those that no window excuses are problems."""
         counts: dict[str, Counter[str]] = {}
+        unexcused: Counter[str] = Counter()
         for error in self.errors:
             excuse = next((window for window in windows if window.excuses(error)), None)
             name = errno.errorcode.get(error["errno"], "SQLite")
             if excuse is None:
+                what = f"{error['program']}: {error['error']}"
+                unexcused[what] += 1
+                if unexcused[what] > 3:
+                    continue
                 near = [each.kind for each in windows if each.begin - 20 <= error["end"] <= each.end + 60]
                 took = error["end"] - error["begin"]
                 faults = ", ".join(near) or "no fault"
-                self.problem(f"{error['program']}: {error['error']}, after {took:.1f} s, near: {faults}")
+                self.problem(f"{what}, after {took:.1f} s, near: {faults}")
                 continue
             counts.setdefault(excuse.kind, Counter())[name] += 1
+        for what, count in unexcused.items():
+            if count > 3:
+                self.problem(f"{what}: {count} times")
         return {kind: dict(count) for kind, count in counts.items()}
