@@ -10,6 +10,7 @@ from typing import Any
 
 from arvados_fuse.errors import (
     ArvadosFuseError,
+    BadAnswer,
     ExistsError,
     NotADirectory,
     NotEmptyError,
@@ -41,6 +42,8 @@ def make_collection(directory: ListedDirectory, name: str) -> CollectionRef:
     finally:
         directory.expire()
     uuid = str(record.get("uuid") or "")
+    if "-4zz18-" not in uuid:
+        raise BadAnswer(f"API server {context.api.host} gave no uuid for the new {name!r}", subject=name)
     fields = {key: value for key, value in record.items() if key != "manifest_text"}
     return CollectionRef(uuid, fields, time.monotonic())
 
