@@ -86,7 +86,7 @@ def _answer(name: str, error: ArvadosFuseError) -> llfuse.FUSEError:
             f"{key} {value}" for key, value in details.items() if value and value not in str(error)
         )
         said = f"{error} ({known})" if known else str(error)
-        logger.log(error.level, "%s: %s", name, said, extra={NOTED: error.level >= logging.WARNING})
+        logger.log(level, "%s: %s", name, said, extra={NOTED: True})
     return llfuse.FUSEError(error.errno)
 
 
