@@ -10,6 +10,7 @@ import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 from arvados_fuse.collection import Collection, portable_data_hash
@@ -122,8 +123,7 @@ class CollectionState:
             working = self.working
             if working is None:
                 self._save_leftovers(self.context.deadline)
-                self.current()
-                working = self.context.begin_working(self, self._begin)
+                working = self.context.begin_working(self, partial(self._begin, self.current()))
                 if working is None:
                     continue
             with working.lock:
@@ -168,14 +168,14 @@ class CollectionState:
         if not self.shows(record.get("portable_data_hash")):
             self._cell.expire()
 
-    def _begin(self) -> Working | None:
+    def _begin(self, shown: Version) -> Working | None:
         """A working copy of what is shown now; the caller sees to it that there is only one."""
         current = self._cell.peek()
-        if current is None:
-            return None  # given back to memory just now
+        if current is None and (self._last is None or self._last() is not shown):
+            return None  # given back to memory just now, and loaded anew since
         if self.times is None:
             self.times = self.context.times(self.key, self.mtime_ns)
-        self.working = Working(self, current, self.times)
+        self.working = Working(self, current or shown, self.times)
         return self.working
 
     def _look_at(self, working: Working) -> tuple[Version, float] | None:
