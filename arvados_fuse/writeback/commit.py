@@ -146,7 +146,8 @@ class Commits:
             known = self._known.get(uuid)
         record = self._records.get_collection(uuid, select=LOOK) if known is None else known.record
         classes = record.get("storage_classes_desired")
-        return [name for name in classes if isinstance(name, str)] if isinstance(classes, list) else ()
+        named = [name for name in classes if isinstance(name, str)] if isinstance(classes, list) else []
+        return [name for name in named if name.isascii() and name.isprintable()]
 
     def _look(self, uuid: str) -> Known:
         """The collection as it is now."""
