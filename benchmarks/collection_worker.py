@@ -84,7 +84,7 @@ def walk(model: str, collection: Any) -> int:
 def first_listing(collection: Any, directory: str) -> list[str]:
     """The names in one directory, with their sizes looked up, the way `ls -l` wants them."""
     found = collection if directory == "." else collection.find(directory)
-    return [name for name in found if found[name].size() >= 0]
+    return [name for name, file in found.items() if file.size() >= 0]
 
 
 def main(model: str, manifest: str, directory: str) -> None:
