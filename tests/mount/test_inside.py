@@ -243,15 +243,15 @@ class TestStatus:
             below = command("--status", str(mount.root / "h/plain"))
             assert below.stdout.splitlines()[0] == first
 
-    def test_a_failure_is_told_with_its_object(self, world: World, tmp_path: Path) -> None:
+    def test_a_failure_is_told_with_its_object(self, mine: Maker, tmp_path: Path) -> None:
         data = secrets.token_bytes(5)
-        made = Maker(world.server, world.token).collection("lost", {"lost.txt": data})
+        made = mine.collection("lost", {"lost.txt": data})
         missing = hashlib.md5(data).hexdigest()
-        copies = list(world.server.data_dir.rglob(missing))
+        copies = list(mine.server.data_dir.rglob(missing))
         assert copies
         for copy in copies:
             copy.unlink()
-        with mounted(tmp_path, environment(world.server, world.token), "--by-id") as mount:
+        with mounted(tmp_path, environment(mine.server, mine.token), "--by-id") as mount:
             with pytest.raises(OSError, match="Input/output error"):
                 (mount.root / made["uuid"] / "lost.txt").read_bytes()
             told = self.told(mount.root)
