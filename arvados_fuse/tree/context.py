@@ -29,6 +29,8 @@ ENDLESS = FOREVER / 2
 """Seconds: what may be remembered longer than this can't change at all."""
 DEADLINE_MARGIN = 5.0
 """Seconds more than the API client's own deadline, so that its error, which says more, comes first."""
+BRIEF = 0.3
+"""Seconds for which the kernel remembers directories and missing names of a mount that can be changed."""
 SAVE_DEADLINE = 600.0
 """Seconds that `fsync` and its like wait until all is on the server: a large file may need long."""
 
@@ -46,7 +48,8 @@ class Context:
     uid, gid: the owner shown for everything (who mounted). started_ns: the time shown for what has none.
     deadline: the longest that a request of the kernel waits for a load.
     writeback: None on a read-only mount. storage_classes: for new collections. sync_on_close: whether closing
-    a file waits until it is saved. save_deadline: the longest that a request waits for that.
+    a file waits until it is saved. save_deadline: the longest that a request waits for that. changed_here: is
+    told the key of a collection that was changed through this mount; never waits.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class Context:
         self.storage_classes = list(storage_classes)
         self.sync_on_close = sync_on_close
         self.save_deadline = SAVE_DEADLINE
+        self.changed_here: Callable[[str], None] = lambda _key: None
         self._working: dict[str, CollectionState] = {}
         self._times: dict[str, Times] = {}
         self.blocks = blocks
@@ -162,7 +166,9 @@ class Context:
     def brief(self, timeout: float) -> float:
         """Seconds for which the kernel may remember what it is not told about when it changes, which would be
         good for `timeout` seconds."""
-        return self.policy.brief if self.policy.brief < timeout < ENDLESS else timeout
+        # What is changed here, too, may show in another place of the tree, which the kernel does not know.
+        brief = self.policy.brief if self.writeback is None else min(self.policy.brief, BRIEF)
+        return brief if brief < timeout < ENDLESS else timeout
 
     def known_listing(self, key: str) -> "Listing | None":
         """The listing known as `key` if there is one."""

@@ -13,6 +13,7 @@ import logging
 import queue
 import threading
 import time
+from typing import NamedTuple, cast
 
 from arvados_fuse.api import Change, Lost, News, Status
 from arvados_fuse.tree.attributes import Invalidation
@@ -38,6 +39,12 @@ PERMISSIONS = frozenset({"can_read", "can_write", "can_manage", "can_login"})
 """Names of links that give permissions. (Events do not tell the class of a link.)"""
 
 
+class ChangedHere(NamedTuple):
+    """A collection that is shown in several places was changed through one of them."""
+
+    key: str
+
+
 class Follower:
     """Reads `news`, marks what may have changed, writes `invalidations`. Constructing does nothing.
 
@@ -55,7 +62,8 @@ class Follower:
     ) -> None:
         self._context = context
         self._inodes = inodes
-        self._news = news
+        self._news = cast("queue.SimpleQueue[News | ChangedHere]", news)
+        context.changed_here = self._note_change
         self._invalidations = invalidations
         self._refresh_time = refresh_time
         # When to tell the kernel once more, by collection; those that have changed again since it was told.
@@ -102,10 +110,17 @@ class Follower:
             counters.add("events")
             counters.add("events.ns", time.perf_counter_ns() - begun)
 
-    def take(self, news: News) -> None:
+    def _note_change(self, key: str) -> None:
+        """Any thread: the kernel knows of what went through it, but not that it shows elsewhere too."""
+        if self._inodes.is_in_two_places(key):
+            self._news.put(ChangedHere(key))
+
+    def take(self, news: "News | ChangedHere") -> None:
         """Mark what `news` is about. (The thread calls this.)"""
         if isinstance(news, Change):
             self._changed(news)
+        elif isinstance(news, ChangedHere):
+            self._tell_kernel(news.key)
         elif isinstance(news, Lost):
             logger.debug("Everything is asked for again: %s", news.reason)
             self._expire_all(news.before)

@@ -150,6 +150,10 @@ class Inodes:
         with self._lock:
             return list(self._showing)
 
+    def is_in_two_places(self, uuid: str) -> bool:
+        """Whether more than one directory that is in use shows the collection `uuid`."""
+        return len(self._showing.get(uuid, ())) > 1
+
     def lasting_names(self, uuid: str) -> Iterator[tuple[int, str]]:
         """Number of the directory, and name, of everything in the collection `uuid` that the kernel may
         remember for long.

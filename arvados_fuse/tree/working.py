@@ -138,6 +138,7 @@ class Working:
         found = list(changes)
         if writeback is not None and self.state.is_saved and found:
             writeback.record(self.state.key, found)
+        self.state.context.changed_here(self.state.key)
 
     def added(self, path: str) -> list[PathChange]:
         """An empty directory was made at `path`."""
