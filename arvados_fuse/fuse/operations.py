@@ -106,10 +106,7 @@ def entry(attributes: Attributes) -> llfuse.EntryAttributes:
 
 
 class Operations(llfuse.Operations):  # type: ignore[misc]
-    """The kernel's questions, passed on to `FileSystem`.
-
-    Handlers for extended attributes are not defined: llfuse then tells the kernel not to ask again.
-    """
+    """The kernel's questions, passed on to `FileSystem`."""
 
     def __init__(self, filesystem: FileSystem) -> None:
         super().__init__()
