@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, NoReturn, ParamSpec, Protocol, TypeVar
+from typing import Any, NamedTuple, NoReturn, ParamSpec, Protocol, TypeVar
 
 from arvados_fuse.errors import ArvadosFuseError
 from arvados_fuse.tree import FileSystem
-from arvados_fuse.tree.attributes import Attributes
+from arvados_fuse.tree.attributes import Attributes, Changes
 from arvados_fuse.tree.inodes import ROOT
-from arvados_fuse.tree.writable import Changes, WritableFileSystem
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -384,25 +383,28 @@ class TreeDriver:
             if kind in flags:
                 self.call(self.fs.open, found.ino, flags[kind])
             elif kind in ("truncate", "chmod", "chown", "utime"):
-                self.call(self.fs.setattr, found.ino)
-            elif kind in ("create", "mknod", "mkdir", "symlink", "link"):
-                self.call(self.fs.create, above.ino, f"{name}.new".encode())
-            elif kind in ("unlink", "rmdir", "rename"):
-                self.call(self.fs.remove, above.ino, name.encode())
+                changes = {"truncate": Changes(size=1), "utime": Changes(mtime_ns=0)}
+                self.call(self.fs.change_attributes, found.ino, changes.get(kind, Changes()))
+            elif kind == "setxattr":
+                self.call(self.fs.change_xattr, found.ino, b"user.test")
             else:
-                assert kind == "setxattr"
-                self.call(self.fs.setxattr, found.ino, b"user.test")
+                at, old, new = above.ino, os.fsencode(name), os.fsencode(f"{name}.new")
+                calls: dict[str, tuple[Any, ...]] = {
+                    "create": (self.fs.create_file, at, new),
+                    "mknod": (self.fs.make_node, at, new, REGULAR),
+                    "mkdir": (self.fs.make_directory, at, new),
+                    "symlink": (self.fs.make_link, at, new),
+                    "link": (self.fs.make_link, at, new),
+                    "unlink": (self.fs.unlink, at, old),
+                    "rmdir": (self.fs.remove_directory, at, old),
+                    "rename": (self.fs.rename, at, old, at, new),
+                }
+                self.call(*calls[kind])
 
     def free_bytes(self) -> int:
         return self.fs.statfs().free
 
     # Changes: what the kernel asks for them, its own checks left out
-
-    @property
-    def changing(self) -> WritableFileSystem:
-        """The file system, which must be one that can be changed."""
-        assert isinstance(self.fs, WritableFileSystem)
-        return self.fs
 
     def open_file(self, path: str, flags: int) -> "TreeFile":
         above, name = _split(path)
@@ -420,7 +422,7 @@ class TreeDriver:
             except FileNotFoundError:
                 if not flags & os.O_CREAT:
                     raise
-            fh, made = self.call(self.changing.create_file, parent.ino, os.fsencode(name))
+            fh, made = self.call(self.fs.create_file, parent.ino, os.fsencode(name))
             self.fs.forget([(made.ino, 1)])
             return TreeFile(self, fh, made.ino)
 
@@ -428,25 +430,25 @@ class TreeDriver:
         above, name = _split(path)
         with self.at(above) as parent:
             self._need_free(path)
-            made = self.call(self.changing.make_directory, parent.ino, os.fsencode(name))
+            made = self.call(self.fs.make_directory, parent.ino, os.fsencode(name))
             self.fs.forget([(made.ino, 1)])
 
     def mknod(self, path: str, kind: int = REGULAR) -> None:
         above, name = _split(path)
         with self.at(above) as parent:
             self._need_free(path)
-            made = self.call(self.changing.make_node, parent.ino, os.fsencode(name), kind | 0o644)
+            made = self.call(self.fs.make_node, parent.ino, os.fsencode(name), kind | 0o644)
             self.fs.forget([(made.ino, 1)])
 
     def unlink(self, path: str) -> None:
         above, name = _split(path)
         with self.at(above) as parent:
-            self.call(self.changing.unlink, parent.ino, os.fsencode(name))
+            self.call(self.fs.unlink, parent.ino, os.fsencode(name))
 
     def rmdir(self, path: str) -> None:
         above, name = _split(path)
         with self.at(above) as parent:
-            self.call(self.changing.remove_directory, parent.ino, os.fsencode(name))
+            self.call(self.fs.remove_directory, parent.ino, os.fsencode(name))
 
     def rename(self, path: str, new_path: str) -> None:
         (above, name), (target, new_name) = _split(path), _split(new_path)
@@ -457,7 +459,7 @@ class TreeDriver:
 
     def _rename(self, parent: int, name: str, target: str, new_name: str) -> None:
         with self.at(target) as new_parent:
-            self.call(self.changing.rename, parent, os.fsencode(name), new_parent.ino, os.fsencode(new_name))
+            self.call(self.fs.rename, parent, os.fsencode(name), new_parent.ino, os.fsencode(new_name))
 
     def truncate(self, path: str, size: int) -> None:
         self._set(path, Changes(size=size))
@@ -473,13 +475,15 @@ class TreeDriver:
 
     def _set(self, path: str, changes: Changes) -> None:
         with self.at(path) as found:
-            self.call(self.changing.change_attributes, found.ino, changes)
+            self.call(self.fs.change_attributes, found.ino, changes)
 
     def symlink(self, target: str, path: str) -> None:
-        raise OSError(errno.ENOSYS, "answered by `WritingOperations`")
+        above, name = _split(path)
+        with self.at(above) as parent:
+            self.call(self.fs.make_link, parent.ino, os.fsencode(name))
 
     def link(self, path: str, new_path: str) -> None:
-        raise OSError(errno.ENOSYS, "answered by `WritingOperations`")
+        self.symlink(path, new_path)
 
     def fsync_directory(self, path: str) -> None:
         with self.at(path) as found:
@@ -552,13 +556,13 @@ class TreeFile:
         return bytes(self._driver.call(self._driver.fs.read, self._fh, offset, size))
 
     def write(self, offset: int, data: bytes) -> int:
-        return self._driver.call(self._driver.changing.write_at, self._fh, offset, data)
+        return self._driver.call(self._driver.fs.write, self._fh, offset, data)
 
     def append(self, data: bytes) -> int:
         return self.write(self.size(), data)
 
     def truncate(self, size: int) -> None:
-        fs = self._driver.changing
+        fs = self._driver.fs
         self._driver.call(fs.change_attributes, self._ino, Changes(size=size), self._fh)
 
     def fsync(self) -> None:
@@ -589,7 +593,7 @@ class TreeDirectory:
         return self._driver.list_open(self._fh)
 
     def make(self, name: str) -> None:
-        fs = self._driver.changing
+        fs = self._driver.fs
         fh, made = self._driver.call(fs.create_file, self._ino, os.fsencode(name))
         fs.forget([(made.ino, 1)])
         fs.release(fh)

@@ -17,14 +17,12 @@ from arvados_fuse.cli.preflight import shared_cache
 from arvados_fuse.fuse.notify import Notifier
 from arvados_fuse.fuse.operations import Operations
 from arvados_fuse.fuse.session import Session
-from arvados_fuse.fuse.writing import WritingOperations
 from arvados_fuse.keep import BlockCache, BlockReplaced, DiskStore, RamStore
 from arvados_fuse.options import MountOptions
 from arvados_fuse.tree import Context, FileSystem, Place, build_root
 from arvados_fuse.tree.attributes import Invalidation
 from arvados_fuse.tree.follow import Follower
 from arvados_fuse.tree.names import Names
-from arvados_fuse.tree.nodes import DirectoryNode
 from arvados_fuse.tree.replaced import Replacer
 from arvados_fuse.tree.writable import WritableFileSystem
 from arvados_fuse.writeback import WriteBack
@@ -142,7 +140,9 @@ def build(options: MountOptions, settings: ApiSettings) -> MountSession:
         blocks.close()
         api.close()
         raise
-    filesystem, operations = _faces(context, root)
+    # Without write-back nothing can be changed.
+    filesystem = (FileSystem if context.writeback is None else WritableFileSystem)(context, root)
+    operations = Operations(filesystem)
     session = Session(
         operations,
         options.mount_dir,
@@ -192,15 +192,6 @@ class Saving:
         self._writeback.close(timeout=0.0)
         self._blocks.close()
         self._api.close()
-
-
-def _faces(context: Context, root: DirectoryNode) -> tuple[FileSystem, Operations]:
-    """The file system, and what answers the kernel: without write-back neither can change a thing."""
-    if context.writeback is None:
-        reading = FileSystem(context, root)
-        return reading, Operations(reading)
-    writing = WritableFileSystem(context, root)
-    return writing, WritingOperations(writing)
 
 
 def _changeable(options: MountOptions) -> bool:

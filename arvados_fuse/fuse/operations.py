@@ -19,7 +19,7 @@ from arvados_fuse.errors import ArvadosFuseError
 from arvados_fuse.fuse.places import place
 from arvados_fuse.reporting.activity import Activity, now
 from arvados_fuse.reporting.troubles import NOTED, Trouble, Troubles
-from arvados_fuse.tree.attributes import BLOCK_SIZE, Attributes, Missing
+from arvados_fuse.tree.attributes import BLOCK_SIZE, Attributes, Changes, Missing
 from arvados_fuse.tree.filesystem import FileSystem
 
 logger = logging.getLogger("arvados.arvados_fuse")
@@ -106,7 +106,7 @@ def entry(attributes: Attributes) -> llfuse.EntryAttributes:
 
 
 class Operations(llfuse.Operations):  # type: ignore[misc]
-    """The kernel's questions, passed on to `FileSystem`."""
+    """The kernel's questions and commands, passed on to a `FileSystem`, read-only or not."""
 
     def __init__(self, filesystem: FileSystem) -> None:
         super().__init__()
@@ -201,7 +201,7 @@ class Operations(llfuse.Operations):  # type: ignore[misc]
     @handler
     def write(self, fh: int, off: int, buf: bytes) -> int:
         """pwrite."""
-        return self._fs.write(fh)
+        return self._fs.write(fh, off, buf)
 
     @handler
     def flush(self, fh: int) -> None:
@@ -250,43 +250,55 @@ class Operations(llfuse.Operations):  # type: ignore[misc]
     def setattr(
         self, inode: int, attr: llfuse.EntryAttributes, fields: Any, fh: int | None, ctx: Any = None
     ) -> llfuse.EntryAttributes:
-        """truncate, chmod, chown, utimens."""
-        self._fs.setattr(inode)
+        """truncate, utimens, chmod, chown."""
+        changes = Changes(
+            attr.st_size if fields.update_size else None, attr.st_mtime_ns if fields.update_mtime else None
+        )
+        return entry(self._fs.change_attributes(inode, changes, fh))
 
     @handler
-    def create(self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: Any = None) -> Any:
+    def create(
+        self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: Any = None
+    ) -> tuple[int, llfuse.EntryAttributes]:
         """open with O_CREAT."""
-        self._fs.create(parent_inode, name)
+        handle, attributes = self._fs.create_file(parent_inode, name)
+        return handle, entry(attributes)
 
     @handler
-    def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: Any = None) -> Any:
+    def mknod(
+        self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: Any = None
+    ) -> llfuse.EntryAttributes:
         """mknod."""
-        self._fs.create(parent_inode, name)
+        return entry(self._fs.make_node(parent_inode, name, mode))
 
     @handler
-    def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: Any = None) -> Any:
+    def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: Any = None) -> llfuse.EntryAttributes:
         """mkdir."""
-        self._fs.create(parent_inode, name)
+        return entry(self._fs.make_directory(parent_inode, name))
 
     @handler
-    def symlink(self, parent_inode: int, name: bytes, target: bytes, ctx: Any = None) -> Any:
-        """symlink."""
-        self._fs.create(parent_inode, name)
+    def symlink(
+        self, parent_inode: int, name: bytes, target: bytes, ctx: Any = None
+    ) -> llfuse.EntryAttributes:
+        """There are none."""
+        self._fs.make_link(parent_inode, name)
 
     @handler
-    def link(self, inode: int, new_parent_inode: int, new_name: bytes, ctx: Any = None) -> Any:
-        """link."""
-        self._fs.create(new_parent_inode, new_name)
+    def link(
+        self, inode: int, new_parent_inode: int, new_name: bytes, ctx: Any = None
+    ) -> llfuse.EntryAttributes:
+        """There are none."""
+        self._fs.make_link(new_parent_inode, new_name)
 
     @handler
     def unlink(self, parent_inode: int, name: bytes, ctx: Any = None) -> None:
         """unlink."""
-        self._fs.remove(parent_inode, name)
+        self._fs.unlink(parent_inode, name)
 
     @handler
     def rmdir(self, parent_inode: int, name: bytes, ctx: Any = None) -> None:
         """rmdir."""
-        self._fs.remove(parent_inode, name)
+        self._fs.remove_directory(parent_inode, name)
 
     @handler
     def rename(
@@ -298,17 +310,17 @@ class Operations(llfuse.Operations):  # type: ignore[misc]
         ctx: Any = None,
     ) -> None:
         """rename."""
-        self._fs.remove(parent_inode_old, name_old)
+        self._fs.rename(parent_inode_old, name_old, parent_inode_new, name_new)
 
     @handler
     def setxattr(self, inode: int, name: bytes, value: bytes, ctx: Any = None) -> None:
-        """setxattr."""
-        self._fs.setxattr(inode, name)
+        """They can only be read."""
+        self._fs.change_xattr(inode, name)
 
     @handler
     def removexattr(self, inode: int, name: bytes, ctx: Any = None) -> None:
-        """removexattr."""
-        self._fs.setxattr(inode, name)
+        """They can only be read."""
+        self._fs.change_xattr(inode, name)
 
 
 def _listed(entries: Iterator[Any]) -> Iterator[tuple[bytes, llfuse.EntryAttributes, int]]:

@@ -51,6 +51,14 @@ class Attributes(NamedTuple):
         return stat.S_ISDIR(self.mode)
 
 
+class Changes(NamedTuple):
+    """What is to be changed in the attributes of an inode; None for what stays. size: bytes. mtime_ns: ns
+    since 1970."""
+
+    size: int | None = None
+    mtime_ns: int | None = None
+
+
 class Invalidation(NamedTuple):
     """What the kernel should ask for again: the name `name` in the directory `inode`.
 

@@ -19,7 +19,7 @@ from arvados_fuse.errors import (
     ReadOnlyError,
 )
 from arvados_fuse.tree import xattrs
-from arvados_fuse.tree.attributes import Attributes, Missing, Statistics
+from arvados_fuse.tree.attributes import Attributes, Changes, Missing, Statistics
 from arvados_fuse.tree.context import Context
 from arvados_fuse.tree.handles import DirectoryHandles, FileHandle, FileHandles
 from arvados_fuse.tree.inodes import ROOT, Inodes
@@ -49,7 +49,7 @@ class DirectoryEntry(NamedTuple):
 
 
 class FileSystem:
-    """One tree, read-only. Names are bytes, as the kernel gives them."""
+    """One tree, read-only: every change is refused. Names are bytes, as the kernel gives them."""
 
     read_only = True
 
@@ -201,25 +201,43 @@ class FileSystem:
 
     # Changes: refused, whoever asks and whatever the kernel has checked before
 
-    def setattr(self, ino: int) -> NoReturn:
-        """Truncate, chmod, chown, utimens."""
-        self._refuse(self.inodes.get(ino).name)
-
-    def write(self, fh: int) -> NoReturn:
-        """No handle is open for writing."""
+    def write(self, fh: int, offset: int, data: bytes) -> int:
+        """Put bytes at `offset`; gives their number."""
         self._refuse(self._files.get(fh).node.name)
 
-    def create(self, parent: int, name: bytes) -> NoReturn:
-        """create, mknod, mkdir, symlink, and link or rename to this name."""
-        self.inodes.directory(parent)
-        self._refuse(os.fsdecode(name))
+    def change_attributes(self, ino: int, changes: Changes, fh: int | None = None) -> Attributes:
+        """truncate, utimens, chmod and chown."""
+        self._refuse(self.inodes.get(ino).name)
 
-    def remove(self, parent: int, name: bytes) -> NoReturn:
-        """unlink, rmdir, and rename of this name."""
-        self.inodes.directory(parent)
-        self._refuse(os.fsdecode(name))
+    def create_file(self, parent: int, name: bytes) -> tuple[int, Attributes]:
+        """Make a file and open it: a handle, and its attributes with one reference of the kernel."""
+        self._refuse_in(parent, name)
 
-    def setxattr(self, ino: int, name: bytes) -> NoReturn:
+    def make_node(self, parent: int, name: bytes, mode: int) -> Attributes:
+        """mknod."""
+        self._refuse_in(parent, name)
+
+    def make_directory(self, parent: int, name: bytes) -> Attributes:
+        """mkdir."""
+        self._refuse_in(parent, name)
+
+    def make_link(self, parent: int, name: bytes) -> NoReturn:
+        """symlink, and link to this name."""
+        self._refuse_in(parent, name)
+
+    def unlink(self, parent: int, name: bytes) -> None:
+        """Remove a file."""
+        self._refuse_in(parent, name)
+
+    def remove_directory(self, parent: int, name: bytes) -> None:
+        """rmdir."""
+        self._refuse_in(parent, name)
+
+    def rename(self, parent: int, name: bytes, new_parent: int, new_name: bytes) -> None:
+        """rename."""
+        self._refuse_in(parent, name)
+
+    def change_xattr(self, ino: int, name: bytes) -> NoReturn:
         """setxattr, removexattr."""
         self._refuse(f"{self.inodes.get(ino).name}: {os.fsdecode(name)}")
 
@@ -245,6 +263,10 @@ class FileSystem:
     def close(self) -> None:
         """Let the threads below end."""
         self.context.close()
+
+    def _refuse_in(self, parent: int, name: bytes) -> NoReturn:
+        self.inodes.directory(parent)
+        self._refuse(os.fsdecode(name))
 
     @staticmethod
     def _refuse(what: str) -> NoReturn:

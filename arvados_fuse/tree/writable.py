@@ -6,16 +6,17 @@ numbers and handles are resolved, names are checked, and the table of inodes fol
 
 import os
 import stat
-from typing import Any, NamedTuple
+from typing import Any, NoReturn
 
 from arvados_fuse.errors import (
     IsADirectory,
     NameTooLong,
+    NoSuchCall,
     NotPermitted,
     NotSupported,
 )
 from arvados_fuse.tree import project_changes
-from arvados_fuse.tree.attributes import NAME_MAX, Attributes
+from arvados_fuse.tree.attributes import NAME_MAX, Attributes, Changes
 from arvados_fuse.tree.collection_nodes import CollectionFile
 from arvados_fuse.tree.filesystem import FileSystem
 from arvados_fuse.tree.handles import FileHandle
@@ -24,13 +25,6 @@ from arvados_fuse.tree.nodes import DirectoryNode, FileNode
 from arvados_fuse.tree.open_files import OpenWriting
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
-
-
-class Changes(NamedTuple):
-    """What `setattr` is to change; None for what stays. size: bytes. mtime_ns: ns since 1970."""
-
-    size: int | None = None
-    mtime_ns: int | None = None
 
 
 class WritableFileSystem(FileSystem):
@@ -65,8 +59,12 @@ class WritableFileSystem(FileSystem):
         node.open_new().close()
         return node.attributes()
 
-    def write_at(self, fh: int, offset: int, data: bytes) -> int:
-        """Put bytes at `offset`; gives their number."""
+    def make_link(self, parent: int, name: bytes) -> NoReturn:
+        """Manifests have neither symbolic nor hard links."""
+        raise NoSuchCall("there are no links in Arvados", subject=os.fsdecode(name))
+
+    def write(self, fh: int, offset: int, data: bytes) -> int:
+        """Put bytes at `offset`; gives their number. Raises NotPermitted."""
         return self._writable(fh).write(offset, data)
 
     def flush(self, fh: int) -> None:
@@ -159,6 +157,10 @@ class WritableFileSystem(FileSystem):
         if changes.mtime_ns is not None:
             self._set_mtime(node, opened, changes.mtime_ns)
         return self.getattr(ino)
+
+    def change_xattr(self, ino: int, name: bytes) -> NoReturn:
+        """They can only be read."""
+        raise NotSupported("extended attributes can't be set", subject=os.fsdecode(name))
 
     def _set_mtime(self, node: object, opened: object, moment_ns: int) -> None:
         if isinstance(opened, OpenWriting):

@@ -261,7 +261,7 @@ class Storm:
         name = f"{self.name}-{self.count}".encode()
         handle, attributes = self.filesystem.create_file(self.top, name)
         data = name * self.random.randrange(1, 50)
-        self.filesystem.write_at(handle, 0, data)
+        self.filesystem.write(handle, 0, data)
         self.filesystem.flush(handle)
         assert bytes(self.filesystem.read(handle, 0, len(data))) == data
         self.filesystem.release(handle)

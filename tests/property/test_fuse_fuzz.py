@@ -1,6 +1,6 @@
 """What llfuse may call is called with anything, from many threads, and on API answers that are damaged.
 
-No kernel: the handlers of `Operations` and `WritingOperations` are called as llfuse does, with its lock held.
+No kernel: the handlers of `Operations` are called as llfuse does, with its lock held.
 Only FUSEError may come out, nothing may be an unexpected exception inside, and the tables are consistent at
 the end.
 """
@@ -28,10 +28,9 @@ from servers import LocalServer, wait_for
 from worlds import PLAIN, Maker, World, session, world
 
 from arvados_fuse.api.transport import Transport
-from arvados_fuse.cli.build import MountSession
 from arvados_fuse.errors import ArvadosFuseError, BadAnswer
 from arvados_fuse.fuse.operations import Operations
-from arvados_fuse.fuse.writing import WritingOperations
+from arvados_fuse.tree import FileSystem
 
 __all__ = ["world"]
 
@@ -51,22 +50,16 @@ OFFSETS = (0, 1, 5, 4096, 65_536, 131_072, 1 << 20, 1 << 31, 1 << 47, 1 << 62, (
 SIZES = (0, 1, 10, 4096, 131_072, 1 << 20, -1, -131_072)
 
 
-class Watched:
-    """Beside the handlers: what was noted as a failure."""
+class Watched(Operations):
+    """The handlers; and beside them what was noted as a failure."""
 
-    noted: list[tuple[str, Exception]]
+    def __init__(self, filesystem: FileSystem) -> None:
+        super().__init__(filesystem)
+        self.noted: list[tuple[str, Exception]] = []
 
     def note(self, operation: str, arguments: tuple[Any, ...], error: Exception) -> None:
         self.noted.append((operation, error))
-        super().note(operation, arguments, error)  # type: ignore[misc]
-
-
-class WatchedReading(Watched, Operations):
-    """Of a read-only mount."""
-
-
-class WatchedWriting(Watched, WritingOperations):
-    """Of a writing one."""
+        super().note(operation, arguments, error)
 
 
 class Kernel:
@@ -297,14 +290,7 @@ def play(kernels: list[Kernel], seconds: float) -> None:
     print(f"{sum(kernel.calls for kernel in kernels)} calls:", dict(told.most_common()))
 
 
-def watched(built: MountSession, writing: bool) -> Any:
-    kind = WatchedWriting if writing else WatchedReading
-    operations = kind(built.filesystem)  # type: ignore[arg-type]
-    operations.noted = []
-    return operations
-
-
-def broken(operations: Any) -> list[tuple[str, Exception]]:
+def broken(operations: Watched) -> list[tuple[str, Exception]]:
     """Failures that are no errors of ours."""
     return [each for each in operations.noted if not isinstance(each[1], ArvadosFuseError)]
 
@@ -342,7 +328,7 @@ def test_anything_is_called(
         mine.collection("inner", {"new": b"new", "data/file": b"x" * 70_000}, owner_uuid=project)
         names += [made["uuid"].encode(), made["portable_data_hash"].encode(), project.encode()]
     with session(world.server, token, tmp_path, **options) as built:
-        operations = watched(built, writing)
+        operations = Watched(built.filesystem)
         play([Kernel(operations, names, f"{SEED} {at}") for at in range(THREADS)], SECONDS)
         assert not broken(operations), broken(operations)[:3]
         built.filesystem.check()
@@ -438,7 +424,7 @@ def test_answers_are_damaged(
     names = [*known_names(world), b"tag", made["uuid"].encode(), project.encode()]
     names.append(content.encode())
     with damaged(mutator), session(local_server, mine.token, tmp_path, deadline=5.0, **options) as built:
-        operations = watched(built, writing)
+        operations = Watched(built.filesystem)
         mutator.active = True
         kernels = [Kernel(operations, names, f"{SEED} {at}") for at in range(THREADS)]
         for kernel in kernels:
