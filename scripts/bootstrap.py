@@ -70,6 +70,22 @@ def say(text: str) -> None:
 
 # Debian packages
 
+SAMTOOLS = ("samtools", "samtools")
+"""A program and its package. Without it the sample's reads stay text."""
+TRIED = (
+    SAMTOOLS,
+    ("git", "git"),
+    ("rsync", "rsync"),
+    ("make", "make"),
+    ("tmux", "tmux"),
+    ("getfattr", "attr"),
+    ("groff", "groff-base"),
+    ("zsh", "zsh"),
+    ("fish", "fish"),
+)
+"""Programs that tests run on a mount, or on what is generated for them; a test whose program is missing is
+skipped and named."""
+
 
 def missing_packages(optional: Sequence[tuple[str, str]] = ()) -> list[str]:
     """Debian packages for what this machine can't do yet; asked by what is there, not by what dpkg lists.
@@ -119,17 +135,25 @@ def ensure_packages(optional: Sequence[tuple[str, str]] = ()) -> list[str]:
     needed = [package for package in wanted if package not in extras]
     if needed:
         _apt_install(needed)
-    refused = []
-    for package in extras:
-        try:
-            _apt_install([package])
-        except Failure as failure:
-            say(f"Going on without {package} ({str(failure).splitlines()[0]})")
-            refused.append(package)
+    refused = _install_extras(extras)
     left = [package for package in missing_packages() if package in needed]
     if left:
         raise Failure(f"apt-get ran, and {', '.join(left)} is still not usable; see {LOG}.")
     return refused
+
+
+def _install_extras(packages: list[str]) -> list[str]:
+    """Together, or one by one where that fails; gives those that could not be had."""
+    if not packages:
+        return []
+    try:
+        _apt_install(packages)
+        return []
+    except Failure as failure:
+        if len(packages) == 1:
+            say(f"Going on without {packages[0]} ({str(failure).splitlines()[0]})")
+            return packages
+    return [refused for package in packages for refused in _install_extras([package])]
 
 
 def _apt_install(packages: list[str]) -> None:
