@@ -16,13 +16,28 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import collection, faulty, growth, layers, names, plots, reading, report, starting, writing
+from benchmarks import (
+    collection,
+    costs,
+    events,
+    faulty,
+    growth,
+    layers,
+    names,
+    plots,
+    reading,
+    report,
+    starting,
+    writing,
+)
 from benchmarks.bench import QUICK, Bench, Sizes, Workload, null, ours, stock
+from benchmarks.costs import NOTHING, Spent
 from benchmarks.report import Section
 from benchmarks.rows import Measured, summarise
 from benchmarks.runs import Failed, Subject
 from benchmarks.shared import StockMissing, stock_clients
 from benchmarks.stage import Stage
+from benchmarks.turns import TRIES, Turns
 
 RESULTS = Path(__file__).parent / "results"
 WORKLOADS: tuple[Workload, ...] = (
@@ -33,6 +48,7 @@ WORKLOADS: tuple[Workload, ...] = (
     faulty.FAULTY,
     *names.WALKS,
     names.PROJECT,
+    events.EVENTS,
     names.FILES,
     names.THREADING,
     writing.SMALL,
@@ -85,38 +101,45 @@ def subjects(without_stock: bool, console: Console, notes: list[str]) -> list[Su
 
 def measure(bench: Bench, workload: Workload, taking_part: Sequence[Subject], console: Console) -> Section:
     """All rounds of one workload."""
-    rounds: list[dict[str, Measured]] = []
-    out: set[str] = set()
-    started = time.monotonic()
+    turns, started = Turns(), time.monotonic()
+    spent: dict[str, list[Spent]] = {}
     for number in range(bench.sizes.rounds):
-        measured: dict[str, Measured] = {}
+        turns.new_round()
         for subject in taking_part:
-            if subject.name in out or subject.name not in workload.subjects:
+            if subject.name not in workload.subjects or not turns.has_turn(subject.name):
                 continue
             console.print(f"{workload.title}: round {number + 1}, {subject.name}", style="dim")
-            try:
-                measured[subject.name] = workload.run(bench, subject)
-            except Failed as error:
-                out.add(subject.name)
-                bench.note(f"{workload.name}: {subject.name} failed: {error}")
-        rounds.append(measured)
-        for subject in taking_part:
-            figures = measured.get(subject.name, {})
-            # Patience once is enough: the next rounds compare with the same bound.
-            if any(value.bound for value in figures.values()):
-                out.add(subject.name)
-        _repeat_bounds(rounds)
-    console.print(f"{workload.title}: {time.monotonic() - started:.0f} s", style="dim")
+            begun, figures = time.monotonic(), _turn(bench, workload, subject)
+            if figures is None:
+                turns.failed(subject.name)
+            else:
+                turns.took(subject.name, figures, time.monotonic() - begun)
+                spent.setdefault(subject.name, []).append(bench.spent)
+    seconds = time.monotonic() - started
+    console.print(f"{workload.title}: {seconds:.0f} s", style="dim")
+    if bench.sizes.rounds > 1:
+        for name in turns.once():
+            bench.note(
+                f"{workload.name}: {name} took so long that it had one turn, which counts in all rounds"
+            )
     return Section(
-        workload.name, workload.title, [summarise(row, rounds) for row in workload.rows(bench.sizes)]
+        workload.name,
+        workload.title,
+        [summarise(row, turns.rounds) for row in workload.rows(bench.sizes)],
+        {name: costs.median(values) for name, values in spent.items()},
+        seconds,
     )
 
 
-def _repeat_bounds(rounds: list[dict[str, Measured]]) -> None:
-    """A mount that was given up keeps its figures of that round."""
-    for name, figures in rounds[0].items():
-        if any(value.bound for value in figures.values()):
-            rounds[-1].setdefault(name, figures)
+def _turn(bench: Bench, workload: Workload, subject: Subject) -> Measured | None:
+    """One turn; None when it failed again and again. All failures are noted."""
+    for attempt in range(1, TRIES + 1):
+        bench.spent = NOTHING
+        try:
+            return workload.run(bench, subject)
+        except Failed as error:
+            bench.note(f"{workload.name}: {subject.name} failed, try {attempt} of {TRIES}: {error}")
+    return None
 
 
 def mounts(options: argparse.Namespace, console: Console) -> None:
@@ -140,6 +163,7 @@ def mounts(options: argparse.Namespace, console: Console) -> None:
         finally:
             bench.stage.stop()
     facts["load_after"] = report.load()
+    facts["minutes"] = round(sum(section.seconds for section in sections) / 60, 1)
     report.show(sections, facts, bench.notes, console)
     name = "mounts-quick" if options.quick else "mounts"
     if options.only:
@@ -154,11 +178,11 @@ def grow(options: argparse.Namespace, console: Console) -> None:
         bench = Bench(Stage(Path(scratch)), Sizes())
         try:
             bench.stage.start()
-            found = growth.measure(bench, console)
+            found, about = growth.measure(bench, console)
         finally:
             bench.stage.stop()
-    growth.show(found, console)
-    console.print(f"Written to {growth.write(found, options.output)}")
+    growth.show(found, about, console)
+    console.print(f"Written to {growth.write(found, about, options.output)}")
 
 
 def main(given: Sequence[str] | None = None) -> int:

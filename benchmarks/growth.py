@@ -5,156 +5,110 @@
 figures are CPU seconds of the mount, which other work on the machine moves least, and seconds beside them.
 """
 
-import itertools
 import json
 import math
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.bench import Bench, Mounted, ours
-from benchmarks.content import BLOCK
-from benchmarks.report import WIDTH, facts
+from benchmarks.bench import Bench
+from benchmarks.growth_kinds import KINDS, Cost, Kind
+from benchmarks.report import WIDTH, facts, load
 from benchmarks.rows import rounded
 
-LIMIT = 600.0
-"""Seconds that one measurement may take."""
-NEW = map("new{}".format, itertools.count())
-"""Names of directories that are not there yet."""
-
-
-class Cost(NamedTuple):
-    """What one size cost. cpu: of the mount. Seconds."""
-
-    size: int
-    seconds: float
-    cpu: float
+REPEATS = 2
+"""The better of so many counts, so that one hiccup makes no exponent."""
+STEADY = 1.15
+"""The largest exponent that still counts as a steady cost: measurements differ by that much."""
+LEAST = 0.01
+"""Of a figure: CPU seconds are counted in hundredths."""
 
 
 class Growth(NamedTuple):
-    """One workload at its sizes. unit: what is counted."""
+    """One kind at its sizes."""
 
-    title: str
-    unit: str
+    kind: Kind
     costs: Sequence[Cost]
 
     @property
+    def figures(self) -> list[float]:
+        """What is looked at, by size."""
+        return [max(getattr(cost, self.kind.figure), LEAST) for cost in self.costs]
+
+    @property
     def exponent(self) -> float:
-        """Of the cost in CPU seconds, by least squares over the logarithms."""
-        points = [(math.log(cost.size), math.log(max(cost.cpu, 0.01))) for cost in self.costs]
-        middle_x = sum(x for x, _ in points) / len(points)
-        middle_y = sum(y for _, y in points) / len(points)
-        return sum((x - middle_x) * (y - middle_y) for x, y in points) / sum(
-            (x - middle_x) ** 2 for x, _ in points
-        )
+        """Of the figures, by least squares over the logarithms."""
+        xs, ys = [math.log(cost.size) for cost in self.costs], [math.log(figure) for figure in self.figures]
+        middle_x, middle_y = sum(xs) / len(xs), sum(ys) / len(ys)
+        above = sum((x - middle_x) * (y - middle_y) for x, y in zip(xs, ys, strict=True))
+        return above / sum((x - middle_x) ** 2 for x in xs)
+
+    @property
+    def grows(self) -> bool:
+        """Whether each file, block or entry costs more, the more there are."""
+        return self.exponent > STEADY
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, with few digits."""
+        return {
+            "title": self.kind.title,
+            "unit": self.kind.unit,
+            "figure": self.kind.figure,
+            "exponent": rounded(self.exponent),
+            "grows": self.grows,
+            "costs": [
+                {name: rounded(value) for name, value in cost._asdict().items()} for cost in self.costs
+            ],
+        }
 
 
-def _walk(bench: Bench, size: int) -> Cost:
-    uuid = bench.stage.tree(size)
-    with bench.mounted(ours()) as mounted:
-        return _cost(size, mounted, "walk", path=mounted.path(uuid))
-
-
-def _list(bench: Bench, size: int) -> Cost:
-    uuid = bench.stage.project(size)
-    with bench.mounted(ours()) as mounted:
-        return _cost(size, mounted, "list_long", path=mounted.path(uuid))
-
-
-def _read(bench: Bench, size: int) -> Cost:
-    uuid = bench.stage.blocks(size)
-    with bench.mounted(ours()) as mounted:
-        return _cost(size, mounted, "sequential", path=mounted.path(uuid, "large"), check=True)
-
-
-def _write(bench: Bench, size: int) -> Cost:
-    uuid = bench.stage.empty()
-    with bench.mounted(ours(), options=["--read-write"]) as mounted:
-        root = mounted.path(uuid).rstrip("/")
-        return _cost(size, mounted, "write_small", path=f"{root}/new", root=root, count=size)
-
-
-def _write_large(bench: Bench, size: int) -> Cost:
-    uuid = bench.stage.empty()
-    with bench.mounted(ours(), options=["--read-write"]) as mounted:
-        root = mounted.path(uuid).rstrip("/")
-        return _cost(size, mounted, "write_large", path=f"{root}/new", root=root, size=size * BLOCK)
-
-
-def _save_one(bench: Bench, size: int) -> Cost:
-    uuid = bench.stage.tree(size)
-    with bench.mounted(ours(), options=["--read-write"]) as mounted:
-        root = mounted.path(uuid).rstrip("/")
-        return _cost(size, mounted, "write_small", path=f"{root}/{next(NEW)}", root=root, count=1)
-
-
-def _cost(number: int, mounted: Mounted, load: str, **arguments: object) -> Cost:
-    figures = mounted.mount.run(load, LIMIT, **arguments).figures
-    return Cost(number, figures.get("saved", figures["seconds"]), figures["cpu"])
-
-
-KINDS: Sequence[tuple[str, str, Callable[[Bench, int], Cost], Sequence[int]]] = (
-    ("find over a collection", "files", _walk, (10_000, 30_000, 100_000)),
-    ("ls -l of a project", "collections", _list, (300, 1_000, 3_000)),
-    ("cold blocks read from end to end", "blocks", _read, (4, 8, 16)),
-    ("small files written and closed", "files", _write, (300, 1_000, 3_000)),
-    ("one large file written", "blocks", _write_large, (2, 4, 8)),
-    ("one file saved in a collection", "files", _save_one, (10_000, 30_000, 100_000)),
-)
-
-
-def measure(bench: Bench, console: Console) -> list[Growth]:
-    """All kinds at all sizes; each size the better of two, so that one hiccup makes no exponent."""
-    found = []
-    for title, unit, run, sizes in KINDS:
+def measure(bench: Bench, console: Console) -> tuple[list[Growth], dict[str, Any]]:
+    """All kinds at all sizes, and what one must know to repeat it."""
+    about, started, found = facts("python -m benchmarks --only growth", REPEATS), time.monotonic(), []
+    for kind in KINDS:
         costs = []
-        for size in sizes:
-            console.print(f"{title}: {size:,} {unit}", style="dim")
-            costs.append(min((run(bench, size) for _ in range(2)), key=lambda cost: cost.cpu))
-        found.append(Growth(title, unit, costs))
-    return found
+        for size in kind.sizes:
+            console.print(f"{kind.title}: {size:,} {kind.unit}", style="dim")
+            tries = [kind.run(bench, size) for _ in range(REPEATS)]
+            costs.append(min(tries, key=lambda cost: float(getattr(cost, kind.figure))))
+        found.append(Growth(kind, costs))
+    about |= {"minutes": round((time.monotonic() - started) / 60, 1), "load_after": load()}
+    return found, about
 
 
-def show(found: Sequence[Growth], console: Console) -> None:
+def show(found: Sequence[Growth], about: dict[str, Any], console: Console) -> None:
     """One line for each kind."""
+    console.print(
+        f"{about['command']}, source {about['source']}, load before: {about['load_before']}, "
+        f"after: {about['load_after']}; {about['minutes']} minutes"
+    )
     table = Table(title="Growth", title_justify="left", title_style="bold")
     table.add_column("", min_width=34)
-    for column in ("sizes", "seconds", "CPU of the mount, s", "exponent"):
+    for column in ("sizes", "seconds", "CPU of the mount, s", "exponent", ""):
         table.add_column(column, justify="right")
     for growth in found:
+        unit = " MB" if growth.kind.figure == "memory" else ""
         table.add_row(
-            growth.title,
-            " / ".join(f"{cost.size:,}" for cost in growth.costs) + f" {growth.unit}",
+            growth.kind.title,
+            " / ".join(f"{cost.size:,}" for cost in growth.costs) + f" {growth.kind.unit}",
             " / ".join(f"{cost.seconds:.3g}" for cost in growth.costs),
-            " / ".join(f"{cost.cpu:.3g}" for cost in growth.costs),
+            " / ".join(f"{figure:.3g}" for figure in growth.figures) + unit,
             f"{growth.exponent:.2f}",
+            "grows" if growth.grows else "",
         )
     console.print(table)
 
 
-def write(found: Sequence[Growth], folder: Path) -> Path:
+def write(found: Sequence[Growth], about: dict[str, Any], folder: Path) -> Path:
     """Write growth.json and growth.txt into `folder`; the first."""
     folder.mkdir(parents=True, exist_ok=True)
-    about = facts("python -m benchmarks --only growth", 2)
-    document = {
-        "facts": about,
-        "growth": [
-            {
-                "title": growth.title,
-                "unit": growth.unit,
-                "exponent": rounded(growth.exponent),
-                "costs": [cost._asdict() for cost in growth.costs],
-            }
-            for growth in found
-        ],
-    }
+    document = {"facts": about, "growth": [growth.as_json() for growth in found]}
     path = folder / "growth.json"
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     with (folder / "growth.txt").open("w", encoding="utf-8") as text:
-        console = Console(file=text, width=WIDTH)
-        console.print(f"{about['command']}, source {about['source']}, load before: {about['load_before']}")
-        show(found, console)
+        show(found, about, Console(file=text, width=WIDTH))
     return path

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.content import BLOCK, PIECE, SMALL_FILE, expected, piece, small_content
+from benchmarks.event_load import latency, many_changes
 from benchmarks.run_clock import Run, Wrong
 from benchmarks.write_load import overwrite, untar, write_large, write_small
 
@@ -203,6 +204,8 @@ LOADS: dict[str, Callable[..., Figures]] = {
         untar,
         write_large,
         overwrite,
+        latency,
+        many_changes,
     )
 }
 

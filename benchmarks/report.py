@@ -7,13 +7,14 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.costs import Spent
 from benchmarks.rows import Summary, rounded
 from benchmarks.shared import PROJECT, STOCK_MOUNT
 
@@ -22,11 +23,13 @@ WIDTH = 130
 
 
 class Section(NamedTuple):
-    """The rows of one workload."""
+    """The rows of one workload. costs: what a turn cost each subject; seconds: how long all turns took."""
 
     name: str
     title: str
     summaries: Sequence[Summary]
+    costs: Mapping[str, Spent]
+    seconds: float
 
 
 def number(value: float, unit: str) -> str:
@@ -78,15 +81,41 @@ def table(section: Section) -> Table:
     return result
 
 
+def cost_table(sections: Sequence[Section]) -> Table:
+    """What a whole turn of each workload cost ours and stock: medians of the turns."""
+    result = Table(
+        title="What a turn of each workload cost: ours | stock", title_justify="left", title_style="bold"
+    )
+    result.add_column("")
+    for column in ("CPU, s", "memory, MB", "API requests", "blocks fetched", "MB", "blocks stored", "MB"):
+        result.add_column(column, justify="right")
+    for section in sections:
+        ours, stock = section.costs.get("ours"), section.costs.get("stock")
+        if ours is not None and any(ours):
+            pairs = zip(ours, stock or [None] * len(ours), strict=True)
+            result.add_row(section.name, *(_pair(*pair) for pair in pairs))
+    return result
+
+
+def _pair(ours: float, stock: float | None) -> str:
+    if not ours and not stock:
+        return ""
+    return " | ".join(
+        f"{value:,.3g}" if value < 100 else f"{value:,.0f}" for value in (ours, stock) if value is not None
+    )
+
+
 def show(sections: Sequence[Section], facts: dict[str, Any], notes: Sequence[str], console: Console) -> None:
     """Print everything."""
     console.print(f"{facts['command']}, {facts['rounds']} rounds, source {facts['source']}")
     console.print(
         f"{facts['cores']} cores ({facts['processor']}), {facts['system']}, Python {facts['python']}; "
-        f"load before: {facts['load_before']}, after: {facts['load_after']}"
+        f"load before: {facts['load_before']}, after: {facts['load_after']}; {facts['minutes']} minutes"
     )
     for section in sections:
         console.print(table(section))
+    if any(section.costs for section in sections):
+        console.print(cost_table(sections))
     for note in notes:
         console.print(f"- {note}")
 
@@ -101,6 +130,10 @@ def write(
         "notes": list(notes),
         "workloads": {
             section.name: [summary.as_json() for summary in section.summaries] for section in sections
+        },
+        "costs": {
+            section.name: {name: spent.as_json() for name, spent in section.costs.items()}
+            for section in sections
         },
     }
     paths = [folder / f"{name}.json", folder / f"{name}.txt"]

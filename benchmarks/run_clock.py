@@ -28,7 +28,7 @@ class Run:
             print(json.dumps({"progress": count, **figures}), flush=True)
             self._next = time.monotonic() + 0.5
 
-    def done(self, count: int, **figures: float) -> Figures:
+    def done(self, count: int, **figures: Any) -> Figures:
         """Stop the clock; the figures."""
         seconds = time.perf_counter() - self.start
         return {"seconds": seconds, "cpu": cpu_seconds(self._pid) - self._cpu, "count": count, **figures}

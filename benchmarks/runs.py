@@ -23,7 +23,7 @@ from benchmarks.processes import memory
 from benchmarks.rows import Value
 from benchmarks.shared import PROJECT
 
-READY_LIMIT = 120.0
+READY_LIMIT = 60.0
 """Seconds that a mount gets to be ready."""
 LEAVE_LIMIT = 30.0
 """Seconds that a mount gets to end after it was taken away."""

@@ -54,6 +54,11 @@ class Stage:
 
     # Counting
 
+    @property
+    def keep_dir(self) -> Path:
+        """Where the server keeps its blocks."""
+        return self.server.data_dir / "keep" / "0"
+
     def api_mark(self) -> int:
         """Where the server's log ends now, in bytes; for `api_requests`."""
         return (self.server.data_dir / "server.log").stat().st_size
@@ -85,6 +90,11 @@ class Stage:
         """A new collection without files."""
         self._empties += 1
         return self._collection(f"empty {self._empties}", "")
+
+    def empty_project(self) -> str:
+        """A new project without anything."""
+        self._empties += 1
+        return self._project(f"empty {self._empties}")
 
     def tree(self, files: int) -> str:
         """A collection of so many files in directories of 100, `d00000/f000000` ..."""
@@ -121,8 +131,7 @@ class Stage:
         """A project of so many collections, each with one small file."""
 
         def make() -> str:
-            body = {"group": {"group_class": "project", "name": f"{collections} collections"}}
-            project = str(self._call("groups", body)["uuid"])
+            project = self._project(f"{collections} collections")
             locator = self._put(small_content(0))
             text = f". {locator} 0:{SMALL_FILE}:sample.txt\n"
             with ThreadPoolExecutor(2) as pool:
@@ -195,6 +204,10 @@ class Stage:
     def _collection(self, name: str, manifest: str) -> str:
         body = {"collection": {"name": name, "manifest_text": manifest}}
         return str(self._call("collections", body)["uuid"])
+
+    def _project(self, name: str) -> str:
+        body = {"group": {"group_class": "project", "name": name}}
+        return str(self._call("groups", body)["uuid"])
 
     def _call(self, path: str, body: Any) -> dict[str, Any]:
         answer = self.server.call("POST", path, body)
