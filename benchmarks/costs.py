@@ -6,7 +6,7 @@ up the mounts of a workload's turn. Values are `Spent`.
 """
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,6 +65,16 @@ def blocks(directory: Path) -> dict[str, Block]:
     return found
 
 
+def new_blocks(directory: Path, before: Mapping[str, Block]) -> dict[str, Block]:
+    """Those that came since `before` was what `blocks` gave, or came again."""
+    return {name: block for name, block in blocks(directory).items() if before.get(name) != block}
+
+
+def megabytes(found: Mapping[str, Block]) -> float:
+    """Of all of them."""
+    return sum(block.size for block in found.values()) / 1e6
+
+
 class Meter:
     """From its making to `read`. requests: tells how many requests the API has had since then."""
 
@@ -75,21 +85,14 @@ class Meter:
 
     def read(self, pid: int) -> Spent:
         """What the process has cost so far. What it stored may be in its cache without being fetched."""
-        fetched, stored = (
-            {name: block for name, block in blocks(place).items() if before.get(name) != block}
-            for place, before in zip(self._places, self._before, strict=True)
-        )
+        fetched, stored = map(new_blocks, self._places, self._before)
         fetched = {name: block for name, block in fetched.items() if name not in stored}
         return Spent(
             cpu_seconds(pid),
             memory(pid)["peak"] / 1e6,
             self._requests() or 0,
             len(fetched),
-            _megabytes(fetched),
+            megabytes(fetched),
             len(stored),
-            _megabytes(stored),
+            megabytes(stored),
         )
-
-
-def _megabytes(found: dict[str, Block]) -> float:
-    return sum(block.size for block in found.values()) / 1e6

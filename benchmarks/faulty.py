@@ -23,7 +23,7 @@ LEAST = 0.01
 def rows(_sizes: Sizes) -> Sequence[Row]:
     """See Workload."""
     return [
-        Row(f"fault_{key}", f"more time for a block when the first try {what}", "s", aim=4)
+        Row(f"fault_{key}", f"more time for a block when the first try {what}", "s", aim=4, most=1)
         for key, what, _ in FAULTS
     ]
 

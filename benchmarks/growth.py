@@ -17,7 +17,7 @@ from rich.table import Table
 
 from benchmarks.bench import Bench
 from benchmarks.growth_kinds import KINDS, Cost, Kind
-from benchmarks.report import WIDTH, facts, load
+from benchmarks.report import WIDTH, facts, load, number
 from benchmarks.rows import rounded
 
 REPEATS = 2
@@ -87,18 +87,17 @@ def show(found: Sequence[Growth], about: dict[str, Any], console: Console) -> No
         f"after: {about['load_after']}; {about['minutes']} minutes"
     )
     table = Table(title="Growth", title_justify="left", title_style="bold")
-    table.add_column("", min_width=34)
-    for column in ("sizes", "seconds", "CPU of the mount, s", "exponent", ""):
+    table.add_column("")
+    for column in ("sizes", "seconds", "CPU of the mount, s", "exponent"):
         table.add_column(column, justify="right")
     for growth in found:
         unit = " MB" if growth.kind.figure == "memory" else ""
         table.add_row(
-            growth.kind.title,
-            " / ".join(f"{cost.size:,}" for cost in growth.costs) + f" {growth.kind.unit}",
-            " / ".join(f"{cost.seconds:.3g}" for cost in growth.costs),
-            " / ".join(f"{figure:.3g}" for figure in growth.figures) + unit,
-            f"{growth.exponent:.2f}",
-            "grows" if growth.grows else "",
+            f"{growth.kind.title} ({growth.kind.unit})",
+            " / ".join(f"{cost.size:,}" for cost in growth.costs),
+            " / ".join(number(cost.seconds, "") for cost in growth.costs),
+            " / ".join(number(figure, "") for figure in growth.figures) + unit,
+            f"{growth.exponent:.2f}{' grows' if growth.grows else ''}",
         )
     console.print(table)
 

@@ -124,13 +124,13 @@ def _cost(number: int, mounted: Mounted, load: str, **arguments: object) -> Cost
 TREES = (10_000, 30_000, 100_000)
 KINDS: Sequence[Kind] = (
     Kind("find over a collection", "files", _walk, TREES),
-    Kind("memory of a collection after find", "files", _walk, TREES, "memory"),
+    Kind("memory after find", "files", _walk, TREES, "memory"),
     Kind("stat, names listed before", "files", _stat, (3_000, 10_000, 30_000)),
     Kind("ls -l of a project", "collections", _list, (300, 1_000, 3_000)),
     Kind("changes made elsewhere", "collections", _events, (100, 300, 1_000)),
-    Kind("cold blocks read from end to end", "blocks", _read, (4, 8, 16)),
-    Kind("random pages from cached blocks", "pages", _read_pages, (3_000, 10_000, 30_000)),
-    Kind("small files written and closed", "files", _write, (300, 1_000, 3_000)),
+    Kind("cold blocks read in order", "blocks", _read, (4, 8, 16)),
+    Kind("random pages, blocks cached", "pages", _read_pages, (3_000, 10_000, 30_000)),
+    Kind("small files written", "files", _write, (300, 1_000, 3_000)),
     Kind("a tar unpacked", "files", _untar, (300, 1_000, 3_000)),
     Kind("one large file written", "blocks", _write_large, (2, 4, 8)),
     Kind("pages written anywhere, fsync", "pages", _overwrite, (1_000, 3_000, 9_000)),

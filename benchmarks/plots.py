@@ -6,11 +6,12 @@ SVG. `make bench` does so at its end.
 
 import json
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import number
+from benchmarks.report import COUNTS, number
 from benchmarks.shared import PROJECT
 
 RESULTS = PROJECT / "benchmarks" / "results"
@@ -56,10 +57,10 @@ def ratios(document: dict[str, Any], target: Path) -> None:
         "times better than arv-mount 3.2.1 (logarithmic; beside each bar: ours, stock)", fontsize=8
     )
     facts = document["facts"]
-    axes.set_title(
-        f"{facts['command']}, rounds: {facts['rounds']}, cores: {facts['cores']}, source: {facts['source']}",
-        fontsize=9,
+    about = (
+        f"{facts['command']}, rounds: {facts['rounds']}, cores: {facts['cores']}, source: {facts['source']}"
     )
+    axes.set_title(textwrap.fill(about, 120), fontsize=9)
     _save(figure, target)
 
 
@@ -67,7 +68,7 @@ def _words(row: dict[str, Any]) -> str:
     """`63.3 (34.7, 2,199 ms)`; `>` where stock was given up."""
     least = "> " if "stock" in row["given_up"] else ""
     ours, stock = (number(row["median"][subject], row["unit"]) for subject in ("ours", "stock"))
-    unit = "" if row["unit"] == "requests" else f" {row['unit']}"
+    unit = "" if row["unit"] in COUNTS else f" {row['unit']}"
     return f"{least}{number(row['ours_ahead_of_stock'], '')} ({ours}, {least}{stock}{unit})"
 
 
@@ -88,8 +89,8 @@ def growth(document: dict[str, Any], target: Path) -> None:
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.minorticks_off()
-        axes.set_xticks(sizes, [f"{size:,}" for size in sizes], fontsize=7)
-        axes.set_yticks(costs, [f"{cost:.2g}" for cost in costs], fontsize=7)
+        axes.set_xticks(sizes, [f"{size:,.0f}" for size in sizes], fontsize=7)
+        axes.set_yticks(costs, [number(cost, "") for cost in costs], fontsize=7)
         axes.set_xlabel(kind["unit"], fontsize=7)
         axes.set_ylabel("MB" if kind["figure"] == "memory" else "CPU seconds", fontsize=7)
         axes.set_title(f"{kind['title']}\nexponent {kind['exponent']:.2f}", fontsize=8)

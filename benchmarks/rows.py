@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 @dataclass(frozen=True)
 class Row:
-    """One line. unit: `s`, `ms`, `µs`, `MB/s`, `1/s`, `MB`, `requests` or `s/GiB`.
+    """One line. unit: `s`, `ms`, `µs`, `MB/s`, `1/s`, `MB`, `requests`, `blocks` or `s/GiB`.
 
     aim: how many times better than stock arv-mount ours shall be, where the project has set itself an aim.
+    most: how much ours shall cost at most, in the row's unit, likewise.
     ceiling: whether the null file system was measured too.
     """
 
@@ -21,6 +22,7 @@ class Row:
     title: str
     unit: str
     aim: float | None = None
+    most: float | None = None
     ceiling: bool = False
 
     @property
@@ -61,6 +63,7 @@ class Summary(NamedTuple):
             "title": self.row.title,
             "unit": self.row.unit,
             "aim": self.row.aim,
+            "at_most": rounded(self.row.most),
             "median": {name: rounded(value) for name, value in self.medians.items()},
             "rounds": {name: [rounded(one) for one in values] for name, values in self.values.items()},
             "given_up": sorted(self.bounds),

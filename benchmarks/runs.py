@@ -147,7 +147,11 @@ class Mount:
             )
         done = watcher.finish(READY_LIMIT)
         if not done.finished:
-            raise Failed(f"{self.subject.name} was not ready in {READY_LIMIT:.0f} s: {self.said()}")
+            code = self._process.poll()
+            state = "it still runs" if code is None else f"it ended with {code}"
+            raise Failed(
+                f"it was not ready in {READY_LIMIT:.0f} s ({state}): {self.said() or 'it said nothing'}"
+            )
         return float(done.figures["at"]) - started
 
     def said(self) -> str:
