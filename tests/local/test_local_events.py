@@ -28,6 +28,11 @@ class Listener:
         self.send(method="subscribe", filters=filters or [], **more)
         assert self.receive() == {"status": 200}
 
+    def ask(self, text: str) -> Any:
+        """Send, and wait for whatever comes."""
+        self.connection.send(text)
+        return self.connection.recv_data()
+
     def event_on(self, uuid: str) -> Any:
         """Return the next event on an object; other tests make events too."""
         while (event := self.receive()).get("object_uuid") != uuid:
@@ -225,8 +230,7 @@ def test_too_large_a_message_ends_the_connection(local_server: LocalServer) -> N
             opcode, _ = listener.connection.recv_data()
             assert opcode == websocket.ABNF.OPCODE_CLOSE
         with pytest.raises((websocket.WebSocketConnectionClosedException, OSError)):
-            listener.connection.send("still there?")
-            listener.connection.recv_data()
+            listener.ask("still there?")
     assert local_server.call("GET", "users/current").status == 200
 
 
