@@ -148,16 +148,8 @@ def silent(run: Setting) -> None:
 
 
 def token_ended(run: Setting) -> None:
-    """The token is refused; later there is a new one in the settings.
-
-    It ends when nothing is unsaved: what is stored and not yet part of a collection can't be read with
-    another token, and is lost once it is not in the cache either (docs/writeback.md, When something fails).
-    """
-    run.crew.stop()
-    run.crew.wait_parked()
-    run.wait_saved()
+    """The token is refused; later there is a new one in the settings."""
     run.world.end_token()
-    run.crew.go()
     try:
         _length(run, 1, 6)
     finally:

@@ -8,6 +8,7 @@ before it.
 import logging
 import os
 import queue
+from collections.abc import Callable
 from pathlib import Path
 
 from arvados_fuse.api import ApiClient, ApiSettings, EventListener, News, Pace
@@ -132,6 +133,8 @@ def build(options: MountOptions, settings: ApiSettings) -> MountSession:
             sync_on_close=options.sync_on_close,
         )
         sink.context = context
+        if writeback is not None:
+            api.tell_new_tokens(_retry_with(writeback))
         places = [Place(mount.kind, mount.name) for mount in options.custom]
         root = build_root(context, options.mode, options.target, places)
     except BaseException:
@@ -192,6 +195,16 @@ class Saving:
         self._writeback.close(timeout=0.0)
         self._blocks.close()
         self._api.close()
+
+
+def _retry_with(writeback: WriteBack) -> Callable[[str], None]:
+    """For each new token: keep it out of logs, and try again what was refused with the old one."""
+
+    def tell(token: str) -> None:
+        logs.hide(token)
+        writeback.retry()
+
+    return tell
 
 
 def _changeable(options: MountOptions) -> bool:

@@ -112,6 +112,12 @@ class Content:
         if index is None or self._generation == index.generation:
             return
         generation = index.generation
+        self.sign(index)
+        with self._lock:
+            self._generation = generation
+
+    def sign(self, index: ManifestIndex) -> None:
+        """Use the signatures that a manifest has for our blocks, as far as it has them."""
         with self._lock:
             self._segments = Segments(
                 Segment(index.signed(source), offset, size)
@@ -119,7 +125,6 @@ class Content:
                 else Segment(source, offset, size)
                 for source, offset, size in self._segments
             )
-            self._generation = generation
 
     # Changing.
 

@@ -33,12 +33,19 @@ class OpenFile:
     def read(self, offset: int, size: int) -> bytes | memoryview:
         """See Content. New signatures are fetched when the old ones are refused."""
         for _ in range(RENEWALS):
-            self._version.renew_when_due()
+            version = self._where()
+            version.renew_when_due()
             try:
                 return self._read(offset, size)
             except SignatureRefused:
-                self._version.renew()
+                version.renew()
+                # What was written or moved here has signatures of its own.
+                self._file.content().sign(version.collection.baseline)
         return self._read(offset, size)
+
+    def _where(self) -> "Version":
+        """The collection that signs for the file."""
+        return self._version
 
     def _read(self, offset: int, size: int) -> bytes | memoryview:
         data = self._file.read(offset, size, self._reader)
@@ -108,6 +115,9 @@ class OpenWriting(OpenFile):
             finally:
                 working.close_writer(self._content, self._writer)
                 super().close()
+
+    def _where(self) -> "Version":
+        return self._writer.working.version
 
     def _record(self) -> "CollectionState":
         """Record the file as it is now; gives the collection that it lies in."""

@@ -7,8 +7,10 @@ Whatever breaks in between, the rows stay, and the next commit finds out what th
 Threads: those of the committer. No lock is held while the server is asked.
 """
 
+import contextlib
 import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -21,10 +23,11 @@ from arvados_fuse.collection.stores import BlockStore, RecordStore
 from arvados_fuse.errors import AccessDenied, ArvadosFuseError, NotFoundError, RequestRefused
 from arvados_fuse.reporting.counters import Counters
 from arvados_fuse.writeback.locators import Renewal, Restored, signed_by
+from arvados_fuse.writeback.order import MovedAway, Neighbours, held_back, overtaken
 from arvados_fuse.writeback.overtaken import Company, replaced, to_keep
 from arvados_fuse.writeback.partial import manifest_of, state_at
 from arvados_fuse.writeback.pending import Batch, Pending, settled
-from arvados_fuse.writeback.states import State, same, unsaved
+from arvados_fuse.writeback.states import State, blocks_of, same, unsaved
 from arvados_fuse.writeback.status import Saved, Sink
 from arvados_fuse.writeback.uploads import Uploads
 from arvados_fuse.writeback.whole import with_changes
@@ -66,15 +69,29 @@ class Commits:
         self._keeps_versions = hasattr(records, "versions_of")
         self._company = Company()
 
-    def commit(self, pending: Pending, uuid: str) -> int:
+    def commit(self, pending: Pending, uuid: str, neighbours: Neighbours) -> int:
         """Save what is unsaved in a collection; gives the number of the last record that is part of it.
 
         Raises what the servers answer, ManifestError for a record that can't be read, NoSpaceError for the
-        journal.
+        journal, and MovedAway when all is saved but what has to wait for other collections.
         """
         batch = pending.take(uuid)
-        if not batch.rows:
-            return batch.number
+        held = held_back(batch.rows, neighbours)
+        if held:
+            ready = {path: row for path, row in batch.rows.items() if path not in held}
+            batch = batch._replace(rows=ready)
+        if batch.rows:
+            self._save(pending, batch, neighbours)
+        if held:
+            raise MovedAway(uuid, held.values())
+        return batch.number
+
+    def sweep(self) -> None:
+        """Let go of bytes that were kept for changes which are saved or gone."""
+        self._uploads.kept.sweep()
+
+    def _save(self, pending: Pending, batch: Batch, neighbours: Neighbours) -> None:
+        uuid = batch.uuid
         self._counters.add("writeback.commits")
         batch, zero_block = self._stored(batch)
         batch = self._renewed(pending, batch)
@@ -88,7 +105,7 @@ class Commits:
             try:
                 answer = self._ask(uuid, request, theirs)
             except (AccessDenied, RequestRefused, NotFoundError):
-                again = self._signed_anew(pending, batch, zero_block)
+                again = self._signed_anew(pending, batch, zero_block, neighbours)
                 if again is None:
                     raise
                 (batch, zero_block), theirs = again, self._look(uuid)
@@ -110,8 +127,10 @@ class Commits:
         finally:
             # Whatever becomes of the news, the server has it.
             pending.finish(batch)
+            self._uploads.kept.saved(_blocks(batch))
+        for older in neighbours.older:
+            older.rename(uuid, overtaken(older.rows(uuid), committed, time.time()))
         logger.debug("%s: %d changed paths saved", uuid, len(batch.rows))
-        return batch.number
 
     def _stored(self, batch: Batch) -> tuple[Batch, str]:
         """The batch with all bytes in blocks, and the block of zeros if it is needed."""
@@ -128,7 +147,8 @@ class Commits:
     def _renewed(self, pending: Pending, batch: Batch) -> Batch:
         """The batch with locators that will be taken: signed by the collection where it has the block."""
         life = getattr(self._records, "blob_signature_ttl", float("inf"))
-        renewal = Renewal(self._blocks, lambda: self._classes(batch.uuid), life)
+        kept = self._uploads.kept
+        renewal = Renewal(self._blocks, lambda: self._classes(batch.uuid), life, kept=kept)
         if not any(renewal.is_needed(row.after) for row in batch.rows.values()):
             return batch
         manifest = self._fetch(batch.uuid).manifest
@@ -242,23 +262,37 @@ class Commits:
         self._remember(uuid, known)
         return known
 
-    def _signed_anew(self, pending: Pending, batch: Batch, zero_block: str) -> tuple[Batch, str] | None:
+    def _signed_anew(
+        self, pending: Pending, batch: Batch, zero_block: str, neighbours: Neighbours
+    ) -> tuple[Batch, str] | None:
         """The batch and the block of zeros with new signatures; None if that changes nothing.
 
         A change can wait longer than the signatures live that its blocks were read with, and longer than the
-        token that they are for. Blocks that the collection does not have are stored again.
+        token that they are for. What the collection has is signed there; what was moved here from another
+        one, there (`order`). Blocks that neither has are stored again.
         """
-        manifest, token = self._fetch(batch.uuid).manifest, self._token()
+        token = self._token()
+        signers = [self._fetch(batch.uuid).manifest]
+        foreign = {block for block in _blocks(batch) if signers[0].signed(block) == block}
+        for uuid in neighbours.having(foreign):
+            with contextlib.suppress(ArvadosFuseError):
+                signers.append(self._fetch(uuid).manifest)
 
         def is_refused(locator: str) -> bool:
             bare = stripped(locator)
-            return manifest.signed(bare) == bare and not self._restored.has(locator)
+            return all(one.signed(bare) == bare for one in signers) and not self._restored.has(locator)
 
-        renewal = Renewal(self._blocks, lambda: self._classes(batch.uuid), is_refused=is_refused)
+        def signed(state: State) -> State:
+            for manifest in signers:
+                state = signed_by(manifest, state)
+            return state
+
+        kept = self._uploads.kept
+        renewal = Renewal(self._blocks, lambda: self._classes(batch.uuid), is_refused=is_refused, kept=kept)
         zeros = zero_block
         try:
             rows = {
-                path: row._replace(after=renewal.renewed(signed_by(manifest, row.after)))
+                path: row._replace(after=renewal.renewed(signed(row.after)))
                 for path, row in batch.rows.items()
             }
             if zero_block != ZERO_BLOCK and not self._restored.has(zero_block):
@@ -277,3 +311,8 @@ class Commits:
         """The token in use, for signatures are made for one."""
         token = getattr(self._records, "token", None)
         return str(token()) if token is not None else ""
+
+
+def _blocks(batch: Batch) -> set[str]:
+    """The blocks of what is to be saved, without hints."""
+    return set().union(*(blocks_of(row.after) for row in batch.rows.values()))

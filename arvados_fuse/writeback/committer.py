@@ -12,68 +12,17 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 
 from arvados_fuse.errors import ArvadosFuseError, BadAnswer, SaveFailed, Unreachable
 from arvados_fuse.writeback.commit import Commits
 from arvados_fuse.writeback.failures import refresh, told
-from arvados_fuse.writeback.pending import Pending
+from arvados_fuse.writeback.group import NEVER, Group, Wish
+from arvados_fuse.writeback.order import MovedAway, Neighbours
+from arvados_fuse.writeback.pending import Pending, Row
 from arvados_fuse.writeback.status import Limits, Unsaved
 
 logger = logging.getLogger("arvados.writeback")
-
-NEVER = float("inf")
-
-
-@dataclass
-class Group:
-    """The unsaved changes of one collection in one room. Times are of the monotonic clock.
-
-    saved: number of the last record that is on the server. started: attempts that began.
-    """
-
-    pending: Pending
-    uuid: str
-    first: float = NEVER
-    last: float = 0.0
-    urgent: bool = False
-    running: bool = False
-    saved: int = 0
-    started: int = 0
-    error: ArvadosFuseError | None = None
-    refused: bool = False
-    pause: float = 0.0
-    not_before: float = 0.0
-    since: float = field(default_factory=time.time)
-
-
-@dataclass
-class _Wish:
-    """Somebody waits until a group's records up to `number` are saved; `started`: attempts before that."""
-
-    group: Group
-    number: int
-    started: int
-
-    def is_done(self) -> bool:
-        return self.group.saved >= self.number or not self.group.pending.has(self.group.uuid)
-
-    def was_tried(self) -> bool:
-        """Whether an attempt that began later has ended."""
-        return self.group.started - self.group.running > self.started
-
-    def push(self) -> bool:
-        """Make the group due; whether that is news."""
-        group = self.group
-        if group.running or group.first == NEVER:
-            return False
-        news = not group.urgent
-        group.urgent = True
-        if group.not_before and not self.was_tried():
-            group.not_before = 0.0
-            return True
-        return news
 
 
 class Committer:
@@ -150,7 +99,8 @@ class Committer:
         with self._condition:
             for group in self._groups.values():
                 if group.uuid == uuid:
-                    group.error, group.refused = None, False
+                    group.error, group.refused, group.waits_for = None, False, frozenset()
+                    self._tell_who_waits(group)
             self._condition.notify_all()
 
     def changed(self, pending: Pending, uuid: str) -> None:
@@ -211,14 +161,14 @@ class Committer:
             return None
 
     def _due(self, group: Group) -> float:
-        """When to begin; `NEVER` while it is under way or an older room's changes go first."""
-        if group.first == NEVER or group.running:
+        """When to begin; `NEVER` while the collection is being saved or an older room's changes go first."""
+        if group.first == NEVER:
             return NEVER
-        for room in self._rooms:
-            if room is group.pending:
-                break
-            older = self._groups.get((id(room), group.uuid))
-            if older is not None and (older.running or (older.first != NEVER and not older.refused)):
+        same = [self._groups.get((id(room), group.uuid)) for room in self._rooms]
+        if any(other is not None and other.running for other in same):
+            return NEVER
+        for older in same[: same.index(group)]:
+            if older is not None and older.first != NEVER and not older.refused:
                 return NEVER
         if group.urgent:
             return group.not_before
@@ -228,13 +178,14 @@ class Committer:
         error: ArvadosFuseError | None = None
         number = group.saved
         try:
-            number = self._commits.commit(group.pending, group.uuid)
+            number = self._commits.commit(group.pending, group.uuid, self._neighbours(group))
         except ArvadosFuseError as failure:
             error = failure
         except Exception as failure:  # the outer edge of this thread
             logger.exception("%s: saving broke", group.uuid)
             error = SaveFailed(f"{type(failure).__name__}: {failure}", subject=group.uuid)
         # Outside of the lock: files of spools that nothing needs any more.
+        self._commits.sweep()
         group.pending.spools.sweep()
         if error is not None and not group.pending.has(group.uuid):
             logger.warning("%s: saved, but %s", group.uuid, told(error))
@@ -242,12 +193,14 @@ class Committer:
         with self._condition:
             group.running = False
             if error is None:
-                if group.error is not None:
+                if group.error is not None and not group.waits_for:
                     logger.info("%s: what could not be saved is saved now", group.uuid)
                 group.saved = max(group.saved, number)
                 group.error, group.refused, group.pause, group.not_before = None, False, 0.0, 0.0
+                group.waits_for = frozenset()
             else:
                 self._failed(group, error)
+            self._tell_who_waits(group)
             if group.first == NEVER and group.pending.has(group.uuid):
                 # What failed, and what was recorded meanwhile by somebody who has not told yet.
                 group.first = group.last = time.monotonic()
@@ -261,14 +214,47 @@ class Committer:
     def _failed(self, group: Group, error: ArvadosFuseError) -> None:
         previous = group.error
         group.error = error
-        group.refused = not isinstance(error, Unreachable | BadAnswer)
+        group.waits_for = error.uuids if isinstance(error, MovedAway) else frozenset()
+        group.refused = not isinstance(error, Unreachable | BadAnswer | MovedAway)
         limits = self._limits
         longest = limits.longest_pause if group.refused else limits.longest_outage_pause
         group.pause = min(longest, group.pause * 2 if group.pause else limits.first_pause)
         group.not_before = time.monotonic() + group.pause
-        if previous is None or str(previous) != str(error):
+        if group.waits_for:
+            group.refused = any(other.refused for other in self._awaited(group))
+        elif previous is None or str(previous) != str(error):
             told_as = refresh(error, group.uuid, group.pending.rows(group.uuid))
             logger.log(logging.ERROR if group.refused else logging.WARNING, "%s", told(told_as))
+
+    # What waits for what.
+
+    def _neighbours(self, group: Group) -> Neighbours:
+        """What is unsaved beside a group, for its commit."""
+        uuid = group.uuid
+
+        def rows() -> list[tuple[str, Mapping[str, Row]]]:
+            rooms = self.rooms()
+            return [(other, room.rows(other)) for room in rooms for other in room.uuids() if other != uuid]
+
+        with self._condition:
+            waiting = {other.uuid for other in self._groups.values() if uuid in other.waits_for}
+            older = self._rooms[: self._rooms.index(group.pending)]
+        return Neighbours(rows, waiting, [room for room in older if room.has(uuid)])
+
+    def _awaited(self, group: Group) -> list[Group]:
+        """The groups that this one waits for; caller holds the lock."""
+        return [other for other in self._groups.values() if other.uuid in group.waits_for]
+
+    def _tell_who_waits(self, group: Group) -> None:
+        """An attempt has ended: who waits for it goes on, or learns that it is refused; caller holds the
+        lock."""
+        for other in self._groups.values():
+            if other.uuid == group.uuid and group.error is None:
+                other.not_before = 0.0
+            elif group.uuid in other.waits_for:
+                other.refused = group.refused
+                if group.error is None:
+                    other.not_before, other.urgent = 0.0, other.first != NEVER
 
     # Waiting.
 
@@ -280,7 +266,7 @@ class Committer:
         ends = time.monotonic() + timeout
         with self._condition:
             waiting = [
-                _Wish(group, group.pending.number, group.started)
+                Wish(group, group.pending.number, group.started)
                 for group in self._groups.values()
                 if uuid is None or group.uuid == uuid
             ]
@@ -295,9 +281,13 @@ class Committer:
                 for wish in waiting:
                     group = wish.group
                     if wish.was_tried() and group.refused and group.error is not None:
-                        raise refresh(group.error, group.uuid, group.pending.rows(group.uuid))
+                        raise self._refusal(group)
                     if wish.push():
                         self._condition.notify_all()
+                    for other in self._awaited(group):
+                        if not other.urgent and other.first != NEVER and not other.running:
+                            other.urgent = True
+                            self._condition.notify_all()
                 left = ends - time.monotonic()
                 if left <= 0:
                     group = waiting[0].group
@@ -314,10 +304,16 @@ class Committer:
         with self._condition:
             for group in self._groups.values():
                 if group.uuid == uuid and group.refused and group.error is not None:
-                    if self._is_old_trouble(group):
+                    if self._is_old_trouble(group) or group.waits_for:
                         continue
-                    return refresh(group.error, uuid, group.pending.rows(uuid))
+                    return self._refusal(group)
             return None
+
+    def _refusal(self, group: Group) -> ArvadosFuseError:
+        """Why a group is refused, or what it waits for; caller holds the lock."""
+        refused = next((other for other in self._awaited(group) if other.refused and other.error), group)
+        assert refused.error is not None
+        return refresh(refused.error, refused.uuid, refused.pending.rows(refused.uuid))
 
     def attempts(self) -> dict[int, int]:
         """How often each group was tried, for `is_done`."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from arvados_fuse.collection.manifest import ManifestIndex, stripped
 from arvados_fuse.collection.segments import Segment
 from arvados_fuse.collection.stores import BlockStore
+from arvados_fuse.writeback.kept import Kept
 from arvados_fuse.writeback.states import State
 
 RENEW_BEFORE = 1800.0
@@ -81,10 +82,13 @@ class Renewal:
         classes: Callable[[], Sequence[str]],
         life: float = float("inf"),
         is_refused: Callable[[str], bool] = lambda locator: False,
+        *,
+        kept: Kept,
     ) -> None:
         """classes: called for the storage classes of new blocks. life: seconds that a new signature lives.
         is_refused: whether a locator that looks good may be what the server refused."""
         self._blocks = blocks
+        self._kept = kept
         self._classes = classes
         self._is_refused = is_refused
         self._fresh: dict[str, str] = {}
@@ -125,6 +129,10 @@ class Renewal:
         return known
 
     def _stored_again(self, locator: str) -> str:
-        """Read from wherever the block still is, often our own cache."""
-        size = int(stripped(locator)[33:])
-        return self._blocks.put(self._blocks.read(locator, 0, size), storage_classes=self._classes())
+        """Read from wherever the bytes still are: where they were written, or often our own cache."""
+        data = self._kept.read(locator)
+        if data is None:
+            size = int(stripped(locator)[33:])
+            return self._blocks.put(self._blocks.read(locator, 0, size), storage_classes=self._classes())
+        with memoryview(data) as view:
+            return self._blocks.put(view, storage_classes=self._classes())

@@ -20,6 +20,7 @@ from arvados_fuse.writeback.spool import DiskSpool, Spools
 from arvados_fuse.writeback.states import (
     PathChange,
     State,
+    blocks_of,
     decode,
     encode,
     same,
@@ -245,6 +246,24 @@ class Pending:
             for path in gone:
                 self._drop(uuid, path)
 
+    def rename(self, uuid: str, paths: Mapping[str, str]) -> None:
+        """Let files be saved under other paths, where nothing is; "": not at all. Raises NoSpaceError."""
+        with self._lock:
+            rows = self._rows.get(uuid, {})
+            old = [path for path in paths if path in rows]
+            fresh = {
+                paths[path]: Row(None, rows[path].after, (), rows[path].since, None)
+                for path in old
+                if paths[path]
+            }
+            self._journal.write(
+                [_line(uuid, path, row) for path, row in fresh.items()], [(uuid, path) for path in old]
+            )
+            for path in old:
+                self._drop(uuid, path)
+            for path, row in fresh.items():
+                self._put(uuid, path, row)
+
     # Looking.
 
     @property
@@ -272,6 +291,12 @@ class Pending:
         """Unsaved paths and all that is known of them."""
         with self._lock:
             return dict(self._rows.get(uuid, {}))
+
+    def blocks(self) -> set[str]:
+        """The blocks that unsaved paths need, without hints."""
+        with self._lock:
+            states = [row.after for rows in self._rows.values() for row in rows.values()]
+        return set().union(*(blocks_of(settled(state)) for state in states))
 
     def amount(self, uuid: str) -> tuple[int, int]:
         """Number of unsaved paths of a collection, and of bytes that are in no block yet."""

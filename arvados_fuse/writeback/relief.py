@@ -22,8 +22,9 @@ from arvados_fuse.errors import ArvadosFuseError, NoSpaceError
 from arvados_fuse.writeback.committer import Committer
 from arvados_fuse.writeback.failures import told
 from arvados_fuse.writeback.moved import known_moves
+from arvados_fuse.writeback.pending import settled
 from arvados_fuse.writeback.spool import DiskSpool, Spools
-from arvados_fuse.writeback.states import spools
+from arvados_fuse.writeback.states import blocks_of, spools
 from arvados_fuse.writeback.status import Limits
 from arvados_fuse.writeback.uploads import Uploads, moves_to_come
 
@@ -49,6 +50,7 @@ class Relief:
     """See the module."""
 
     def __init__(self, spools: Spools, uploads: Uploads, committer: Committer, limits: Limits) -> None:
+        spools.give_way = uploads.kept.give_way
         self._spools = spools
         self._uploads = uploads
         self._committer = committer
@@ -57,6 +59,12 @@ class Relief:
         self._looks: WeakKeyDictionary[Content, _Look] = WeakKeyDictionary()
         self._error: ArvadosFuseError | None = None
         self._failed_at = float("-inf")
+
+    def blocks(self) -> set[str]:
+        """The blocks of all that was written and is in memory, without hints."""
+        with self._lock:
+            contents = list(self._looks)
+        return set().union(*(blocks_of(settled(content.snapshot()[0])) for content in contents))
 
     def relieve(self, content: Content, classes: Sequence[str]) -> None:
         """Something was written to `content`. Raises NoSpaceError when too much waits for too long."""
@@ -116,6 +124,9 @@ class Relief:
         """Until the spools take less than allowed; all that can go is sent."""
         ends = time.monotonic() + self._limits.patience
         while self._spools.bytes > self._limits.spool:
+            if self._uploads.kept.give_way():
+                self._spools.sweep()
+                continue
             self._committer.hurry()
             with self._lock:
                 contents = list(self._looks.items())

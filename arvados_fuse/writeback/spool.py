@@ -17,7 +17,7 @@ import threading
 import weakref
 from bisect import bisect_right, insort
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -40,7 +40,8 @@ LOOK_AFTER = 64 << 20
 class Spools:
     """The spools of one room.
 
-    bytes: in all files that there are. appended: ever written; it only grows.
+    bytes: in all files that there are. appended: ever written; it only grows. give_way: called when the disk
+    is full: whether something was let go.
     """
 
     def __init__(self, directory: Path, *, descriptors: int = DESCRIPTORS) -> None:
@@ -53,6 +54,7 @@ class Spools:
         # Filled by finalizers, which may run anywhere, under any lock: so they only append.
         self._dead: deque[tuple[str, list[int]]] = deque()
         self._unlooked = 0
+        self.give_way: Callable[[], bool] = lambda: False
         self.bytes = 0
         self.appended = 0
 
@@ -87,16 +89,23 @@ class Spools:
 
     def need_room(self, size: int) -> None:
         """Raise OSError (ENOSPC) when so many bytes more would leave too little for the journal."""
+        while not self._has_room(size):
+            if not self.give_way():
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self.sweep()
+
+    def _has_room(self, size: int) -> bool:
         with self._lock:
             self._unlooked -= size
             if self._unlooked >= 0:
-                return
+                return True
             disk = os.statvfs(self._directory)
             free = disk.f_bavail * disk.f_frsize
             spare = free - min(LEFT_FREE, disk.f_blocks * disk.f_frsize // 8) - size
             if spare < 0:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                return False
             self._unlooked = min(LOOK_AFTER, spare // 2)
+            return True
 
     def count(self, size: int) -> None:
         """Bytes were appended."""

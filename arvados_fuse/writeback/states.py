@@ -98,6 +98,13 @@ def spools(state: State) -> set[Spool]:
     return {segment.source for segment in state if not isinstance(segment.source, str | Zeros)}
 
 
+def blocks_of(state: State) -> set[str]:
+    """The blocks of a state, without hints."""
+    if not isinstance(state, tuple):
+        return set()
+    return {stripped(segment.source) for segment in state if isinstance(segment.source, str)}
+
+
 _NOTHING, _EMPTY = "-", "d"
 
 

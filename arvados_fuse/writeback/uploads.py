@@ -18,6 +18,7 @@ from arvados_fuse.collection.spool import Spool
 from arvados_fuse.collection.stores import BlockStore
 from arvados_fuse.errors import ArvadosFuseError, Unreachable
 from arvados_fuse.reporting.counters import Counters
+from arvados_fuse.writeback.kept import Kept, read_pieces
 from arvados_fuse.writeback.moved import known_moves
 from arvados_fuse.writeback.spool import DiskSpool
 from arvados_fuse.writeback.states import spools
@@ -37,7 +38,10 @@ class Uploads:
     threads: blocks on their way at one time.
     """
 
-    def __init__(self, blocks: BlockStore, stored: Stored, counters: Counters, *, threads: int) -> None:
+    def __init__(
+        self, blocks: BlockStore, stored: Stored, kept: Kept, counters: Counters, *, threads: int
+    ) -> None:
+        self.kept = kept
         self._blocks = blocks
         self._stored = stored
         self._counters = counters
@@ -84,12 +88,8 @@ class Uploads:
     def _store(self, block: Sequence[Segment], classes: Sequence[str]) -> None:
         size = sum(segment.size for segment in block)
         buffer = bytearray(size)
-        at = 0
+        read_pieces(block, buffer)
         with memoryview(buffer) as view:
-            for segment in block:
-                assert isinstance(segment.source, DiskSpool)
-                segment.source.read_into(segment.offset, view[at : at + segment.size])
-                at += segment.size
             locator = self._blocks.put(view, storage_classes=classes)
         self._counters.add("writeback.blocks")
         self._counters.add("writeback.block_bytes", size)
@@ -98,6 +98,7 @@ class Uploads:
             assert isinstance(segment.source, DiskSpool)
             segment.source.note_stored(segment.offset, Segment(locator, at, segment.size))
             at += segment.size
+        self.kept.add(locator, block)
         self._stored(list(spools(tuple(block))))
 
     # For the committer.

@@ -22,6 +22,7 @@ from arvados_fuse.reporting.counters import Counters
 from arvados_fuse.writeback.commit import Commits
 from arvados_fuse.writeback.committer import Committer
 from arvados_fuse.writeback.journal import Journal, Owner
+from arvados_fuse.writeback.kept import Kept
 from arvados_fuse.writeback.pending import Pending
 from arvados_fuse.writeback.recovery import Adoption, Taken, take_over
 from arvados_fuse.writeback.relief import Relief
@@ -38,6 +39,9 @@ PROGRESS_EVERY = 0.2
 
 SPOOL_LEAST, SPOOL_MOST = 256 << 20, 8 << 30
 """Bytes that may be unsaved where nobody said how many."""
+
+KEPT_SHARE = 4
+"""The part of that (one in so many) which bytes may take that are stored and that no collection has yet."""
 
 LAST_WORDS = 2.0
 """Seconds that closing waits for requests under way after its time is over."""
@@ -98,16 +102,21 @@ class WriteBack:
             for one in committer.rooms():
                 one.settle(of)
 
-        uploads = Uploads(blocks, stored, counters, threads=limits.blocks)
+        def needed() -> set[str]:
+            return relief.blocks().union(*(one.blocks() for one in committer.rooms()))
+
+        kept = Kept(limits.spool // KEPT_SHARE, needed)
+        uploads = Uploads(blocks, stored, kept, counters, threads=limits.blocks)
         committer = Committer(Commits(records, blocks, uploads, saved, counters), limits)
         committer.add_room(pending)
+        relief = Relief(spools, uploads, committer, limits)
         return cls(
             directory,
             room,
             pending,
             uploads,
             committer,
-            Relief(spools, uploads, committer, limits),
+            relief,
             owner,
         )
 

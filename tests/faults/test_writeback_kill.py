@@ -1,5 +1,6 @@
 """A mount that is killed at any moment loses nothing that was closed, doubles nothing and leaves nothing."""
 
+import hashlib
 import os
 import random
 import secrets
@@ -7,8 +8,9 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from faults.writeback_child import content
@@ -17,7 +19,7 @@ from servers import PROJECT, LocalServer
 from worlds import environment
 
 from arvados_fuse.collection.segments import Segment
-from arvados_fuse.errors import AccessDenied, SaveFailed
+from arvados_fuse.errors import AccessDenied, RequestRefused, SaveFailed
 from arvados_fuse.reporting.counters import Counters
 from arvados_fuse.writeback import Owner, PathChange, discard, list_pending
 from arvados_fuse.writeback.journal import Journal
@@ -252,4 +254,55 @@ def test_what_a_dead_mount_can_not_save_does_not_fail_new_saves(site: Site, tmp_
     (leftover,) = list_pending(directory)
     assert (leftover.paths, leftover.bytes) == (1, 3)
     discard(leftover)
+    assert nothing_left(directory)
+
+
+class Refuses:
+    """Real records, but updates that would store this block's file are refused as long as it is set."""
+
+    def __init__(self, api: Any, block: str) -> None:
+        self._api = api
+        self.block = block
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._api, name)
+
+    def update_collection(self, uuid: str, body: Mapping[str, Any], **more: Any) -> Any:
+        if self.block and self.block in str(body.get("manifest_text")):
+            raise RequestRefused("not this one", subject=uuid)
+        return self._api.update_collection(uuid, body, **more)
+
+
+def test_a_newer_change_wins_over_one_that_a_dead_mount_left(site: Site, tmp_path: Path) -> None:
+    """Also when the older one is refused, and so is saved after it: under a conflict name then."""
+    uuid = site.collection({"f": b"0", "d/x": b"0", "gone": b"0", "own": b"0"})
+    directory = tmp_path / "writeback"
+    dead = Mount(site, directory, start=False)
+    for path in ("f", "d/x", "e", "own"):
+        dead.write(uuid, path, b"older", site.state(uuid, path))
+    dead.writeback.record(uuid, [PathChange("gone", site.state(uuid, "gone"), None)])
+    dead.writeback.close(timeout=0)
+    records = Refuses(site.api, hashlib.md5(b"older" * 4).hexdigest())
+    mount = Mount(site, directory, records=records)
+    mount.writeback.adopt()
+    with pytest.raises(SaveFailed):
+        mount.save()
+    for path in ("f", "gone", "e/below"):
+        mount.write(uuid, path, b"newer", site.state(uuid, path))
+    mount.writeback.record(uuid, [PathChange("d/x", site.state(uuid, "d/x"), None)])
+    mount.save(uuid)
+    assert site.tree(uuid) == {"e/below": b"newer", "f": b"newer", "gone": b"newer", "own": b"0"}
+    records.block = ""
+    mount.writeback.retry()
+    mount.save()
+    assert site.tree(uuid) == {
+        "d/x~conflict~": b"older",
+        "e/below": b"newer",
+        "e~conflict~": b"older",
+        "f": b"newer",
+        "f~conflict~": b"older",
+        "gone": b"newer",
+        "own": b"older",
+    }
+    assert mount.close().is_clean()
     assert nothing_left(directory)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from faults.gate import Deed
+from faults.gate import Ask, Deed
 from faults.writing_world import WritingMount, WritingWorld, attempt, rooms, write, writing
 from mounting import needs_fuse
 from servers import wait_for
@@ -140,35 +140,102 @@ def test_keep_takes_no_more(writing: WritingWorld, status: int) -> None:
         assert "Keep write error" in mount.log
 
 
+class Account:
+    """The user's token in settings.conf; it can end, and there can be another one."""
+
+    def __init__(self, writing: WritingWorld) -> None:
+        self.writing = writing
+        self._settings = writing.base / "home/.config/arvados/settings.conf"
+        self._settings.parent.mkdir(parents=True)
+        self._admin = writing.server.settings.admin_token
+        self._last = ""
+        self.renew()
+        self.environment = {
+            **writing.gates.environment(""),
+            "ARVADOS_API_HOST": "",
+            "HOME": str(writing.base / "home"),
+            "XDG_CONFIG_HOME": "",
+            "CONFIGURATION_DIRECTORY": "",
+        }
+
+    def renew(self) -> None:
+        """Write a new one."""
+        body = {"api_client_authorization": {"owner_uuid": self.writing.user}}
+        made = self.writing.server.call("POST", "api_client_authorizations", body, token=self._admin).body
+        self._last = made["uuid"]
+        host, token = self.writing.gates.api.host, f"v2/{made['uuid']}/{made['api_token']}"
+        self._settings.write_text(f"ARVADOS_API_HOST={host}\nARVADOS_API_TOKEN={token}\n")
+
+    def revoke(self) -> None:
+        """The server refuses it from now on."""
+        path = f"api_client_authorizations/{self._last}"
+        assert self.writing.server.call("DELETE", path, token=self._admin).status == 200
+
+
+def empty_cache(mount: WritingMount) -> None:
+    """Remove all cached blocks."""
+    blocks = list(mount.cache.glob("*/*.keepcacheblock"))
+    assert blocks
+    for path in blocks:
+        path.unlink()
+
+
 def test_the_token_ends_and_there_is_a_new_one(writing: WritingWorld) -> None:
-    server, admin = writing.server, writing.server.settings.admin_token
-    settings = writing.base / "home/.config/arvados/settings.conf"
-    settings.parent.mkdir(parents=True)
+    account = Account(writing)
     uuid = writing.site.collection({"old": b"old"})
-    last = [""]
-
-    def renew() -> None:
-        body = {"api_client_authorization": {"owner_uuid": writing.user}}
-        made = server.call("POST", "api_client_authorizations", body, token=admin).body
-        last[0] = made["uuid"]
-        host, token = writing.gates.api.host, f"v2/{made['uuid']}/{made['api_token']}"
-        settings.write_text(f"ARVADOS_API_HOST={host}\nARVADOS_API_TOKEN={token}\n")
-
-    def revoke() -> None:
-        assert server.call("DELETE", f"api_client_authorizations/{last[0]}", token=admin).status == 200
-
-    renew()
-    environment = {
-        **writing.gates.environment(""),
-        "ARVADOS_API_HOST": "",
-        "HOME": str(writing.base / "home"),
-        "XDG_CONFIG_HOME": "",
-        "CONFIGURATION_DIRECTORY": "",
-    }
-    with writing.mount(environment=environment) as mount:
+    with writing.mount(environment=account.environment) as mount:
         refused_and_allowed(
-            writing, mount, uuid, refuse=revoke, allow=renew, expected=errno.EACCES, others=False
+            writing,
+            mount,
+            uuid,
+            refuse=account.revoke,
+            allow=account.renew,
+            expected=errno.EACCES,
+            others=False,
         )
+
+
+def test_the_token_ends_while_blocks_are_in_no_cache(writing: WritingWorld) -> None:
+    """What was moved is still where it was, and what was written is still where it was written: with the new
+    token all is saved, though no block that was stored with the old one can be read any more."""
+    account = Account(writing)
+    source = writing.site.collection({"moved": b"never read", "d/whole": b"a directory", "stays": b"stays"})
+    target = writing.site.collection({"old": b"old"})
+
+    def rule(ask: Ask) -> Deed:
+        return Deed(status=422, text="not now") if ask.changes(target) else Deed()
+
+    with writing.mount(environment=account.environment) as mount:
+        here, there = mount.root / source, mount.root / target
+        assert sorted(os.listdir(here)) == ["d", "moved", "stays"]
+        writing.gates.api.rule = rule
+        with open(there / "open", "wb") as opened:
+            opened.write(b"op" * (40 << 20))
+            write(there / "written", b"written")
+            (here / "moved").rename(there / "moved")
+            (here / "d").rename(there / "d")
+            write(here / "new", b"new")
+            assert attempt(lambda: os.fsync(opened.fileno())) == errno.EIO
+            wait_for(lambda: writing.tree(source).get("new") == b"new", "other changes are saved")
+            assert writing.tree(source).keys() == {"d/whole", "moved", "new", "stays"}
+            assert sorted(os.listdir(here)) == ["new", "stays"]
+            assert synced(here / "new", b"newer") == errno.EIO
+            account.revoke()
+            wait_for(lambda: attempt((there / "no such").stat) == errno.EACCES, "the old token is refused")
+            empty_cache(mount)
+            account.renew()
+            writing.gates.clear()
+            wanted = {
+                "d/whole": b"a directory",
+                "moved": b"never read",
+                "old": b"old",
+                "open": b"op" * (40 << 20),
+                "written": b"written",
+            }
+            writing.wait_saved(target, wanted)
+            writing.wait_saved(source, {"new": b"newer", "stays": b"stays"})
+        assert synced(there / "last", b"last") == 0
+        assert (there / "moved").read_bytes() == b"never read"
 
 
 def test_a_dead_mount_had_another_token(writing: WritingWorld) -> None:

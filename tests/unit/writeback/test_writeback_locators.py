@@ -1,12 +1,17 @@
 """Locators are renewed when they would not be taken, by the collection's signatures or by storing again."""
 
 import time
+from pathlib import Path
 
 from collection_support import FOO, Blocks
 
 from arvados_fuse.collection.manifest import ManifestIndex
 from arvados_fuse.collection.segments import ZEROS, Segment
+from arvados_fuse.writeback.kept import Kept
 from arvados_fuse.writeback.locators import Renewal, Restored, signed_by
+from arvados_fuse.writeback.spool import Spools
+
+NOTHING = Kept(0, set)
 
 
 def signed(locator: str, seconds: float) -> str:
@@ -15,7 +20,7 @@ def signed(locator: str, seconds: float) -> str:
 
 def test_a_locator_that_holds_is_left_alone() -> None:
     blocks = Blocks()
-    renewal = Renewal(blocks, tuple)
+    renewal = Renewal(blocks, tuple, kept=NOTHING)
     state = (Segment(signed(FOO, 7200), 0, 3), Segment(ZEROS, 0, 9), Segment(FOO, 1, 1))
     assert not renewal.is_needed(state)
     assert renewal.renewed(state) is state
@@ -24,7 +29,7 @@ def test_a_locator_that_holds_is_left_alone() -> None:
 
 def test_one_that_ends_soon_is_stored_again_once() -> None:
     blocks = Blocks()
-    renewal = Renewal(blocks, tuple)
+    renewal = Renewal(blocks, tuple, kept=NOTHING)
     old = signed(FOO, 60)
     state = (Segment(old, 0, 1), Segment(ZEROS, 0, 9), Segment(old, 2, 1))
     assert renewal.is_needed(state)
@@ -35,10 +40,24 @@ def test_one_that_ends_soon_is_stored_again_once() -> None:
     assert blocks.stored == [b"foo"]
 
 
+def test_bytes_that_are_kept_are_stored_again_without_reading(tmp_path: Path) -> None:
+    blocks = Blocks()
+    spools = Spools(tmp_path)
+    spool = spools.new()
+    spool.append(b"a foo")
+    kept = Kept(100, set)
+    old = signed(FOO, 60)
+    kept.add(old, [Segment(spool, 2, 3)])
+    fresh = Renewal(blocks, tuple, kept=kept).renewed((Segment(old, 1, 2),))
+    assert isinstance(fresh, tuple)
+    assert (blocks.reads, blocks.stored) == ([], [b"foo"])
+    spools.close()
+
+
 def test_remote_blocks_are_copied_here() -> None:
     blocks = Blocks()
     state = (Segment(f"{FOO}+Rother-{'0' * 40}@77777777", 0, 3),)
-    fresh = Renewal(blocks, tuple).renewed(state)
+    fresh = Renewal(blocks, tuple, kept=NOTHING).renewed(state)
     assert isinstance(fresh, tuple)
     assert "+R" not in str(fresh[0].source)
     assert blocks.stored == [b"foo"]
@@ -54,7 +73,7 @@ def test_the_collection_s_own_signatures_are_taken() -> None:
 def test_what_the_server_refused_is_stored_again_though_it_looks_good() -> None:
     blocks = Blocks()
     old = signed(FOO, 7200)
-    renewal = Renewal(blocks, tuple, is_refused=lambda locator: locator == old)
+    renewal = Renewal(blocks, tuple, is_refused=lambda locator: locator == old, kept=NOTHING)
     fresh = renewal.renewed((Segment(old, 0, 1), Segment(old, 2, 1)))
     assert isinstance(fresh, tuple)
     assert [segment.source for segment in fresh] == [*renewal.fresh(), *renewal.fresh()]

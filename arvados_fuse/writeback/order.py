@@ -1,0 +1,118 @@
+"""What has to wait for what: moves between collections, and what a dead mount left that was overtaken.
+
+Used by the committer and `commit`. What is moved to another collection is not taken away before that one has
+it. As long as some collection on the server has a block, new signatures for it can be had there, whatever
+token is in use by then, and nobody takes it for garbage. So a path that is about to lose blocks which unsaved
+changes of another collection need stays there until those are saved.
+
+Pure values and functions.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+
+from arvados_fuse.collection.merge import conflict_name
+from arvados_fuse.errors import ArvadosFuseError
+from arvados_fuse.writeback.pending import Pending, Row
+from arvados_fuse.writeback.states import State, blocks_of, same
+
+
+class MovedAway(ArvadosFuseError):
+    """All is saved but paths whose data has not arrived in other collections yet.
+
+    uuids: of those.
+    """
+
+    def __init__(self, uuid: str, uuids: Iterable[str]) -> None:
+        self.uuids = frozenset(uuids)
+        super().__init__(
+            f"what was moved from here is removed once {', '.join(sorted(self.uuids))} has it", subject=uuid
+        )
+
+
+class Neighbours:
+    """The unsaved changes beside those of a commit, looked at when they are first asked for.
+
+    older: rooms of dead mounts, whose changes of the same collection were refused.
+    """
+
+    def __init__(
+        self,
+        rows: Callable[[], Iterable[tuple[str, Mapping[str, Row]]]],
+        waiting: Set[str] = frozenset(),
+        older: Sequence[Pending] = (),
+    ) -> None:
+        """rows: of the other collections. waiting: those that wait for this one: it does not wait for
+        them."""
+        self._rows = rows
+        self._waiting = waiting
+        self.older = older
+
+    def needing(self) -> dict[str, str]:
+        """Blocks that a collection is about to get, and which one."""
+        found: dict[str, str] = {}
+        for uuid, rows in self._rows():
+            if uuid not in self._waiting:
+                for row in rows.values():
+                    found |= dict.fromkeys(blocks_of(row.after) - blocks_of(row.before), uuid)
+        return found
+
+    def having(self, blocks: Set[str]) -> list[str]:
+        """Collections that have one of these blocks and are about to lose it."""
+        return sorted(
+            {
+                uuid
+                for uuid, rows in self._rows()
+                if any(not blocks.isdisjoint(blocks_of(row.before)) for row in rows.values())
+            }
+        )
+
+
+def held_back(rows: Mapping[str, Row], neighbours: Neighbours) -> dict[str, str]:
+    """The paths that have to wait, and for which collection.
+
+    With a path wait those above and below it: a directory that is said to be empty, a file in its place.
+    """
+    losing = {path: blocks_of(row.before) - blocks_of(row.after) for path, row in rows.items()}
+    if not any(losing.values()):
+        return {}
+    needing = neighbours.needing()
+    kept = set().union(*(blocks_of(row.after) for row in rows.values()))
+    found: dict[str, str] = {}
+    for path, blocks in losing.items():
+        needed = [needing[block] for block in blocks - kept if block in needing]
+        if needed:
+            found[path] = needed[0]
+    around = {above: uuid for path, uuid in found.items() for above in _above(path)}
+    near = {}
+    for path in rows if found else ():
+        for way in (path, *_above(path)):
+            uuid = found.get(way) or around.get(path)
+            if uuid:
+                near[path] = uuid
+    return near
+
+
+def overtaken(older: Mapping[str, Row], newer: Mapping[str, State], moment: float) -> dict[str, str]:
+    """What has to give way after newer changes of the same collection were saved before it.
+
+    Gives the paths of older files, and under which conflict names they are to be saved; "" for what is not a
+    file, or the same: it is not needed any more. moment: seconds since 1970.
+    """
+    holding = {above for path, state in newer.items() if state is not None for above in _above(path)}
+    found: dict[str, str] = {}
+    for path, row in older.items():
+        ways = (way for way in _above(path) if isinstance(newer.get(way), tuple))
+        clash = path if path in newer else next(ways, "")
+        if not clash and path in holding and isinstance(row.after, tuple):
+            clash = path
+        if clash:
+            found[path] = ""
+            if isinstance(row.after, tuple) and not (clash == path and same(row.after, newer.get(path))):
+                found[path] = conflict_name(clash, moment) + path[len(clash) :]
+    return found
+
+
+def _above(path: str) -> list[str]:
+    """The directories that a path lies in."""
+    parts = path.split("/")
+    return ["/".join(parts[:count]) for count in range(1, len(parts))]

@@ -1,0 +1,55 @@
+"""What is moved to another collection stays where it is until that one has it."""
+
+from collections.abc import Mapping
+
+from arvados_fuse.collection.segments import Segment
+from arvados_fuse.writeback import DIRECTORY, State
+from arvados_fuse.writeback.order import Neighbours, held_back
+from arvados_fuse.writeback.pending import Row
+
+A, B, C = ((Segment(f"{letter * 32}+4+A{'0' * 40}@77777777", 0, 4),) for letter in "abc")
+
+
+def rows(changes: Mapping[str, tuple[State, State]]) -> dict[str, Row]:
+    return {path: Row(before, after, (), 0.0, None) for path, (before, after) in changes.items()}
+
+
+def neighbours(
+    waiting: frozenset[str] = frozenset(), **others: Mapping[str, tuple[State, State]]
+) -> Neighbours:
+    return Neighbours(lambda: [(uuid, rows(changes)) for uuid, changes in others.items()], waiting)
+
+
+def test_only_what_another_collection_still_lacks_waits() -> None:
+    ours = rows({"moved": (A, None), "removed": (B, None), "replaced": (C, A), "new": (None, C)})
+    assert held_back(ours, neighbours()) == {}
+    assert held_back(ours, neighbours(other={"x": (A, None)})) == {}
+    # A stays here under another name, and C came to lie under a new one.
+    assert held_back(ours, neighbours(other={"x": (None, A), "z": (None, C)})) == {}
+    assert held_back(ours, neighbours(other={"y": (None, B)})) == {"removed": "other"}
+
+
+def test_paths_above_and_below_wait_too() -> None:
+    ours = rows(
+        {
+            "d/f": (A, None),
+            "d": (None, DIRECTORY),
+            "d/g": (None, C),
+            "d/f/inside": (None, C),
+            "e": (DIRECTORY, None),
+        }
+    )
+    assert held_back(ours, neighbours(other={"x": (None, A)})).keys() == {"d/f", "d", "d/f/inside"}
+
+
+def test_two_that_exchange_files_do_not_wait_for_each_other() -> None:
+    ours = rows({"x": (A, B)})
+    there = {"y": (B, A)}
+    assert held_back(ours, neighbours(other=there)) == {"x": "other"}
+    assert held_back(ours, neighbours(frozenset({"other"}), other=there)) == {}
+
+
+def test_who_has_a_block_is_found() -> None:
+    found = neighbours(one={"x": (A, None)}, two={"y": (None, A)}, three={"z": (B, C)})
+    block = str(A[0].source)[:34]
+    assert found.having({block}) == ["one"]
