@@ -6,6 +6,7 @@ made and looked at under a lock of their parent, held for moments, so that nobod
 Threads: any; a `Room` belongs to one owner.
 """
 
+import calendar
 import contextlib
 import fcntl
 import os
@@ -22,6 +23,7 @@ LOCK, SPOOLS = "lock", "spool"
 
 NAME = re.compile(r"\d{8}T\d{6}-\d+-[0-9a-f]{8}")
 """What rooms are called (time, process, chance); nothing else is looked at, or removed."""
+STAMP = "%Y%m%dT%H%M%S"
 
 
 class Room:
@@ -34,18 +36,25 @@ class Room:
     @classmethod
     def create(cls, parent: Path) -> "Room":
         """A new room, readable by nobody else. Raises NoSpaceError, SaveFailed."""
-        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-        path = parent / f"{stamp}-{os.getpid()}-{secrets.token_hex(4)}"
         try:
             parent.mkdir(0o700, parents=True, exist_ok=True)
             with _gate(parent):
+                # Leftovers are saved in the order of their times, whatever was done to the clock in between.
+                since = max([int(time.time()), *(_time_of(room) + 1 for room in _rooms(parent))])
+                stamp = time.strftime(STAMP, time.gmtime(since))
+                path = parent / f"{stamp}-{os.getpid()}-{secrets.token_hex(4)}"
                 path.mkdir(0o700)
                 (path / SPOOLS).mkdir(0o700)
                 descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise disk_error(error, str(path)) from error
+            raise disk_error(error, str(parent)) from error
         return cls(path, descriptor)
+
+    @property
+    def since(self) -> int:
+        """When it was made, in seconds since 1970; later than every room that was there then."""
+        return _time_of(self.path)
 
     @property
     def journal(self) -> Path:
@@ -88,7 +97,7 @@ def leftovers(parent: Path) -> list[Room]:
         return []
     found = []
     with _gate(parent):
-        for path in sorted(path for path in parent.iterdir() if NAME.fullmatch(path.name) and path.is_dir()):
+        for path in _rooms(parent):
             room = _take(path)
             if room is not None:
                 found.append(room)
@@ -101,6 +110,19 @@ def room_at(path: Path) -> Room | None:
         return None
     with _gate(path.parent):
         return _take(path)
+
+
+def _rooms(parent: Path) -> list[Path]:
+    """All that are there, oldest first."""
+    return sorted(path for path in parent.iterdir() if NAME.fullmatch(path.name) and path.is_dir())
+
+
+def _time_of(room: Path) -> int:
+    """When it was made, in seconds since 1970; 0 for a time that never was."""
+    try:
+        return calendar.timegm(time.strptime(room.name.partition("-")[0], STAMP))
+    except ValueError:
+        return 0
 
 
 def _take(path: Path) -> Room | None:

@@ -91,7 +91,7 @@ class WriteBack:
         counters = counters or Counters()
         room = Room.create(directory)
         try:
-            journal = Journal.create(room.journal, owner, time.time())
+            journal = Journal.create(room.journal, owner, room.since)
         except BaseException:
             room.remove()
             raise

@@ -1,6 +1,9 @@
 """Rooms: one owner at a time, readable by nobody else; leftovers are found, other things are left alone."""
 
+import time
 from pathlib import Path
+
+import pytest
 
 from arvados_fuse.writeback.journal import Journal, Owner
 from arvados_fuse.writeback.recovery import list_pending, take_over
@@ -27,6 +30,25 @@ def test_who_has_the_lock_has_the_room(tmp_path: Path) -> None:
     assert room_at(room.path) is None
     assert leftovers(tmp_path) == []
     taken.release()
+
+
+def test_leftovers_are_in_the_order_of_their_making_though_the_clock_is_set_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was written later must be saved later: it may be the same file."""
+    made = []
+    for now in (1_000_000, 1_000_000, 990_000, 10, 2_000_000):
+        monkeypatch.setattr(time, "time", lambda now=now: now)
+        room = Room.create(tmp_path)
+        made.append(room.path)
+        Journal.create(room.journal, OWNER, room.since).close()
+        room.release()
+    monkeypatch.undo()
+    found = leftovers(tmp_path)
+    assert [room.path for room in found] == made
+    assert [room.since for room in found] == [1_000_000, 1_000_001, 1_000_002, 1_000_003, 2_000_000]
+    for room in found:
+        room.release()
 
 
 def test_half_a_room_is_nothing_and_goes(tmp_path: Path) -> None:
