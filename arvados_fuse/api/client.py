@@ -78,6 +78,10 @@ class ApiClient:
         value = self._discovery.get("blobSignatureTtl", DEFAULT_SIGNATURE_TTL)
         return float(value) if isinstance(value, (int, float)) else float(DEFAULT_SIGNATURE_TTL)
 
+    def server_time(self) -> float:
+        """What time it is at the server, by which signatures end, in seconds since 1970."""
+        return self._transport.clock.now()
+
     @property
     def knows_replace_files(self) -> bool:
         """Whether the discovery document describes `replace_files` for collection updates."""
@@ -245,12 +249,12 @@ class ApiClient:
 
         With `log_id` 0: those of the last hours (a question for all that ever happened would take long).
         """
-        after = ["id", ">", str(log_id)] if log_id else _lately()
+        after = ["id", ">", str(log_id)] if log_id else self._lately()
         return self._log_page([after, *filters], "id asc", PAGE)
 
     def newest_log(self, *, filters: Filters = ()) -> int:
         """The id of the newest log record; 0 when there was none in the last hours."""
-        page = self._log_page([_lately(), *filters], "id desc", 1)
+        page = self._log_page([self._lately(), *filters], "id desc", 1)
         number = page[0].get("id") if page else 0
         return number if isinstance(number, int) else 0
 
@@ -336,6 +340,11 @@ class ApiClient:
                 return
             last = self._next_key(page, last, subject)
 
+    def _lately(self) -> list[str]:
+        """A filter on `created_at`."""
+        begin = time.gmtime(self.server_time() - LATELY)
+        return ["created_at", ">=", time.strftime("%Y-%m-%dT%H:%M:%SZ", begin)]
+
     def _items(self, answer: Record, subject: str) -> list[Record]:
         items = answer.get("items")
         if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
@@ -368,11 +377,6 @@ def _selected(select: Sequence[str] | None) -> Record:
 def _with_trash(included: bool) -> Record:
     """Only where it is wanted, so that other requests are as they always were."""
     return {"include_trash": True} if included else {}
-
-
-def _lately() -> list[str]:
-    """A filter on `created_at`; clocks may differ by less than these two hours."""
-    return ["created_at", ">=", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - LATELY))]
 
 
 class _NoHttp:

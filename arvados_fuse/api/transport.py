@@ -22,6 +22,7 @@ from googleapiclient.errors import HttpError
 from googleapiclient.http import HttpRequest
 
 from arvados_fuse.api.credentials import Credentials
+from arvados_fuse.api.server_clock import ServerClock
 from arvados_fuse.api.settings import ApiSettings
 from arvados_fuse.errors import (
     AccessDenied,
@@ -88,12 +89,13 @@ class _Wire(httplib2.HTTPSConnectionWithTimeout):  # type: ignore[misc]
 class _Connection(httplib2.Http):  # type: ignore[misc]
     """httplib2 with our headers; belongs to one thread."""
 
-    def __init__(self, settings: ApiSettings) -> None:
+    def __init__(self, settings: ApiSettings, clock: ServerClock) -> None:
         super().__init__(
             timeout=min(SILENCE, settings.deadline),
             ca_certs=settings.ca_file or None,
             disable_ssl_certificate_validation=settings.insecure,
         )
+        self._clock = clock
         self.token = settings.token
         self.request_id = ""
         self._used_at = 0.0
@@ -117,7 +119,9 @@ class _Connection(httplib2.Http):  # type: ignore[misc]
             "Authorization": f"Bearer {self.token}",
             "X-Request-Id": self.request_id,
         }
-        return super().request(uri, method, body, sent, *args, connection_type=_Wire, **kwargs)
+        answer = super().request(uri, method, body, sent, *args, connection_type=_Wire, **kwargs)
+        self._clock.hear(answer[0].get("date", ""))
+        return answer
 
     def _is_stale(self) -> bool:
         """Whether the server has closed it (an idle connection has nothing to say but that).
@@ -162,6 +166,7 @@ class Transport:
     def __init__(self, settings: ApiSettings, *, retries: int) -> None:
         self._settings = settings
         self.credentials = Credentials(settings)
+        self.clock = ServerClock()
         self._retries = retries
         self._lock = threading.Lock()
         self._idle: list[_Connection] = []
@@ -218,7 +223,7 @@ class Transport:
     @contextlib.contextmanager
     def _connection(self) -> Iterator[_Connection]:
         with self._lock:
-            connection = self._idle.pop() if self._idle else _Connection(self._settings)
+            connection = self._idle.pop() if self._idle else _Connection(self._settings, self.clock)
             self._busy.add(connection)
         try:
             yield connection

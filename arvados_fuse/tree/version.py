@@ -5,10 +5,10 @@ call.
 """
 
 import re
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from arvados_fuse.api.server_clock import uptime
 from arvados_fuse.collection import Collection
 from arvados_fuse.errors import BadAnswer
 from arvados_fuse.tree.cell import Cell, Policy
@@ -21,7 +21,9 @@ Record = Mapping[str, Any]
 SIGNATURE_TIME = re.compile(r"\+A[0-9a-f]{40}@([0-9a-f]{8})")
 """A block's permission signature ends with the Unix time of its expiry, in hex."""
 RENEW_EARLY = 0.1
-"""Part of a signature's life before its end at which new ones are fetched, if someone reads."""
+"""Part of what is left of a signature's life, at its end, in which new ones are fetched if someone reads."""
+RENEW_PAUSE = 1.0
+"""Seconds between renewals at least: those of a collection that goes to the trash soon all end then."""
 
 
 class Origin(NamedTuple):
@@ -53,7 +55,7 @@ class Version:
 
     def renew_when_due(self) -> None:
         """Begin to fetch new signatures when the old ones end soon."""
-        if time.time() > self.renew_at:
+        if uptime() > self.renew_at:
             self.renew_soon()
 
     def renew_soon(self) -> None:
@@ -70,11 +72,12 @@ class Version:
         self.renew_at = self._renewal_time(manifest)
 
     def _renewal_time(self, manifest: str) -> float:
-        """Unix time; all signatures of one answer expire together."""
+        """In seconds of uptime; all signatures of one answer expire together, by the server's clock."""
         match = SIGNATURE_TIME.search(manifest)
         if match is None:
             return float("inf")
-        return int(match[1], 16) - RENEW_EARLY * self.state.context.api.blob_signature_ttl
+        left = int(match[1], 16) - self.state.context.api.server_time()
+        return uptime() + max(RENEW_PAUSE, (1 - RENEW_EARLY) * left)
 
 
 def manifest_of(record: Record, subject: str) -> str:
