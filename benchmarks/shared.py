@@ -14,6 +14,7 @@ FAULT_PROXY = PROJECT / "tests/faults/proxy.py"
 sys.path.append(str(PROJECT / "tests"))
 
 from faults.gate import PASS, Ask, Deed, Gate  # noqa: E402
+from faults.jumping_clock import JumpingClock  # noqa: E402
 from faults.proxy import Fault, FaultProxy  # noqa: E402
 from servers import (  # noqa: E402
     STOCK_MOUNT,
@@ -34,6 +35,7 @@ __all__ = [
     "Fault",
     "FaultProxy",
     "Gate",
+    "JumpingClock",
     "LocalServer",
     "StockClients",
     "StockMissing",

@@ -75,6 +75,8 @@ class Soak:
         world.start()
         if not world.disk.is_small:
             self.figures.notes.append("A small disk can't be mounted here: it never was full.")
+        if not world.clock.can_jump:
+            self.figures.notes.append("There is no C compiler here: the clock never jumped.")
         known = world.collection("known", known_bytes())
         one, two = (world.collection(f"work {number}", {}) for number in (1, 2))
         self.uuids = [known, one, two]
@@ -120,7 +122,7 @@ class Soak:
     def _faults(self, until: float, *, mounts: bool) -> None:
         calm = min(6.0, self.seconds / 40)
         while time.monotonic() < until:
-            kind = self.schedule.next(self.world.disk.is_small, mounts)
+            kind = self.schedule.next(self.world, mounts)
             report_line(f"{kind.name} ...")
             self.schedule.act(kind, self)
             self.crew.pause(self.random.uniform(calm / 3, calm))

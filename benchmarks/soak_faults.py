@@ -166,6 +166,20 @@ def disk_full(run: Setting) -> None:
         run.world.disk.relieve()
 
 
+def clock_jump(run: Setting) -> None:
+    """The wall clock of the mounts is hours ahead or behind, or a month ahead: signatures look expired then.
+
+    Not further behind than two days: the embedded server's certificate is not older.
+    """
+    try:
+        for _ in range(run.random.randrange(2, 5)):
+            hours = run.random.choice([run.random.uniform(-40, 0), run.random.uniform(0, 40), 30 * 24])
+            run.world.clock.set(int(hours * 3600))
+            _length(run, 0.5, 3)
+    finally:
+        run.world.clock.set(0)
+
+
 def _gone(run: Setting, after_it: Callable[[], None] | None = None, again: int = 0) -> None:
     """Kill the mount at work, and go on with a new one once it has saved what was left.
 
@@ -234,6 +248,7 @@ KINDS = (
     Kind("silence", silent),
     Kind("token ended and renewed", token_ended, REFUSED, 15.0),
     Kind("disk full", disk_full, FULL, 5.0),
+    Kind("clock jump", clock_jump),
     Kind("mount killed", mount_killed, DEAD, 1.0, mounts=True),
     Kind("mount killed in an outage", killed_in_outage, DEAD, 1.0, mounts=True),
     Kind("mount killed in recovery", killed_in_recovery, DEAD, 1.0, mounts=True),
@@ -253,14 +268,18 @@ class Schedule:
     counts: dict[str, int] = field(default_factory=dict)
     _deck: list[Kind] = field(default_factory=list)
 
-    def next(self, small_disk: bool, mounts: bool) -> Kind:
+    def next(self, world: World, mounts: bool) -> Kind:
         """The next kind. mounts: also those that end the mount."""
+        possible: dict[Callable[[Setting], None], bool] = {
+            disk_full: world.disk.is_small,
+            clock_jump: world.clock.can_jump,
+        }
         while True:
             if not self._deck:
                 self._deck = [kind for kind in KINDS if kind.name not in self.without]
                 self.random.shuffle(self._deck)
             kind = self._deck.pop()
-            if (mounts or not kind.mounts) and (small_disk or kind.act is not disk_full):
+            if (mounts or not kind.mounts) and possible.get(kind.act, True):
                 return kind
 
     def act(self, kind: Kind, run: Any) -> None:

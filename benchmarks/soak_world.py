@@ -1,4 +1,5 @@
-"""What the soak run stands on: embedded Arvados, proxies, a small disk, a token that can end, mounts.
+"""What the soak run stands on: embedded Arvados, proxies, a small disk, a token that can end, a clock that
+can jump, mounts.
 
 Used by `soak` and `soak_faults`. Threads: those of the proxies; everything else is for the main one.
 """
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from arvados_fuse.fuse.unmount import mounts_at, unmount
-from benchmarks.shared import PROJECT, Fault, FaultProxy, Gate, LocalServer, wait_for
+from benchmarks.shared import PROJECT, Fault, FaultProxy, Gate, JumpingClock, LocalServer, wait_for
 from benchmarks.soak_content import State, text, whole
 
 UNSAVED = "arv-mount-unsaved"
@@ -159,6 +160,7 @@ class World:
         self.server = LocalServer(scratch / "arvados", "--keep-services", "2")
         self.keep: list[SoakProxy] = []
         self.disk = SmallDisk(scratch / "disk")
+        self.clock = JumpingClock(scratch)
         self.user = self.token = ""
         self.tokens: list[str] = []
         self._api: Gate | None = None
@@ -183,6 +185,7 @@ class World:
         self.user, self.token = self.server.new_user(f"soak{secrets.token_hex(4)}")
         self.tokens.append(self.token)
         self.disk.make()
+        self.clock.make()
         self.new_token()
 
     def stop(self) -> None:
@@ -230,7 +233,7 @@ class World:
         root = self.scratch / name
         root.mkdir(exist_ok=True)
         self._lives += 1
-        environment = dict(self.environment)
+        environment = {**self.environment, **self.clock.environment}
         if not direct:
             for variable in ("ARVADOS_API_HOST", "ARVADOS_API_TOKEN"):
                 del environment[variable]
