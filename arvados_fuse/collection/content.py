@@ -91,7 +91,9 @@ class Content:
         given."""
         if offset < 0 or size < 0:
             raise BadArgument(f"can't read {size} bytes at {offset}")
-        self._resign()
+        index = self._index
+        if index is not None and self._generation != index.generation:
+            self._resign(index)
         with self._lock:
             parts = self._segments.locate(offset, size)
         if blocks is None:
@@ -102,15 +104,14 @@ class Content:
 
     def snapshot(self) -> tuple[tuple[Segment, ...], int]:
         """The segments, with the newest signatures, and the version that they are."""
-        self._resign()
+        index = self._index
+        if index is not None and self._generation != index.generation:
+            self._resign(index)
         with self._lock:
             return self._segments.items(), self.version
 
-    def _resign(self) -> None:
+    def _resign(self, index: ManifestIndex) -> None:
         """Use the signatures that the index has now."""
-        index = self._index
-        if index is None or self._generation == index.generation:
-            return
         generation = index.generation
         self.sign(index)
         with self._lock:
@@ -316,17 +317,17 @@ class Content:
 
 def fetch(blocks: BlockReader | None, part: Segment) -> bytes | memoryview:
     """The bytes of one segment. Raises ReadFailed when the block is not as long as its locator says."""
-    if not isinstance(part.source, str):
-        return part.source.read(part.offset, part.size)
-    if part.source.startswith(ZERO_BLOCK):
+    source, offset, size = part
+    if not isinstance(source, str):
+        return source.read(offset, size)
+    if source.startswith(ZERO_BLOCK):
         # Sparse files are made of this block; no need to fetch 64 MiB of zeros.
-        return bytes(part.size)
+        return bytes(size)
     if blocks is None:
-        raise ReadFailed("no block store to read from", subject=stripped(part.source))
-    data = blocks.read(part.source, part.offset, part.size)
-    if len(data) != part.size:
+        raise ReadFailed("no block store to read from", subject=stripped(source))
+    data = blocks.read(source, offset, size)
+    if len(data) != size:
         raise ReadFailed(
-            f"block gave {len(data)} bytes where {part.size} at {part.offset} were expected",
-            subject=stripped(part.source),
+            f"block gave {len(data)} bytes where {size} at {offset} were expected", subject=stripped(source)
         )
     return data

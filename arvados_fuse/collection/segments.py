@@ -94,6 +94,9 @@ class Segments:
         if offset >= stop:
             return []
         at = bisect_right(self._starts, offset) - 1
+        item, skip = self._items[at], offset - self._starts[at]
+        if stop - offset <= item.size - skip:  # in one segment, as nearly always
+            return [Segment(item.source, item.offset + skip, stop - offset)]
         found = []
         while offset < stop:
             item = self._items[at]

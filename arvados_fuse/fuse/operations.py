@@ -10,6 +10,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from stat import S_ISDIR
 from threading import get_ident
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -39,16 +40,15 @@ def handler(
     release, acquire = llfuse.lock.release, llfuse.lock.acquire
     size_of: Callable[[Any], int] | None = SIZE_OF.get(name)
 
+    # Every request passes here: what it does for each is counted in tenths of a microsecond.
     @functools.wraps(method)
     def run(self: "Operations", /, *args: P.args, **kwargs: P.kwargs) -> R:
-        activity, thread, begun, moved = self.activity, get_ident(), now(), 0
-        activity.current[thread] = name, begun, args
+        activity, thread, begun = self.activity, get_ident(), now()
+        current = activity.current
+        current[thread] = name, begun, args
         release()
         try:
             answer = method(self, *args, **kwargs)
-            if size_of is not None:
-                moved = size_of(answer)
-            return answer
         except ArvadosFuseError as error:
             if error.level >= logging.WARNING:
                 self.note(name, args, error)
@@ -64,14 +64,15 @@ def handler(
         finally:
             acquire()
             elapsed = now() - begun
-            del activity.current[thread]
+            del current[thread]
             tally = activity.tallies[name]
             tally.count += 1
             tally.seconds += elapsed
-            if moved:
-                activity.moved(name, args, moved)
             if activity.windows:
                 activity.note(name, elapsed)
+        if size_of is not None and (size := size_of(answer)):
+            activity.moved(name, args, size)
+        return answer
 
     return run
 
@@ -93,15 +94,14 @@ def _answer(name: str, error: ArvadosFuseError) -> llfuse.FUSEError:
 def entry(attributes: Attributes) -> llfuse.EntryAttributes:
     """llfuse's form of attributes."""
     result = llfuse.EntryAttributes()
-    result.st_ino = attributes.ino
-    result.st_mode = attributes.mode
-    result.st_size = attributes.size
-    result.st_blocks = attributes.blocks
+    result.st_ino, mode, size, mtime_ns, result.st_uid, result.st_gid, timeout = attributes
+    result.st_mode = mode
+    result.st_size = size
+    # Units of 512 bytes, as POSIX has it; a directory's size is that of what is below it.
+    result.st_blocks = 0 if S_ISDIR(mode) else (size + 511) >> 9
     result.st_blksize = BLOCK_SIZE
-    result.st_uid = attributes.uid
-    result.st_gid = attributes.gid
-    result.st_atime_ns = result.st_mtime_ns = result.st_ctime_ns = attributes.mtime_ns
-    result.entry_timeout = result.attr_timeout = attributes.timeout
+    result.st_atime_ns = result.st_mtime_ns = result.st_ctime_ns = mtime_ns
+    result.entry_timeout = result.attr_timeout = timeout
     return result
 
 

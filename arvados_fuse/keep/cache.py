@@ -119,7 +119,7 @@ class BlockCache:
         if held is not None:
             data = held.read(offset, size)
             if data is not None:
-                self.counters.count("keep.get", "cache.hit")
+                self.counters.add("cache.hit")
                 return data
         return self._read_slowly(locator, offset, size, watcher)
 
@@ -251,11 +251,11 @@ class BlockCache:
                 data = self._reread(locator, offset, size)
                 if data is not None:
                     if not missed:
-                        self.counters.count("keep.get", "cache.hit")
+                        self.counters.add("cache.hit")
                     return data
                 flight = self._dispatcher.join(locator, text, demanded=True)
             if not missed:
-                self.counters.count("keep.get", "cache.miss")
+                self.counters.add("cache.miss")
             missed = True
             try:
                 self._await(flight, end)

@@ -3,6 +3,7 @@
 Used by `keep.disk_store` only. Threads: a block is read from any thread; a sink belongs to one thread.
 """
 
+import os
 from typing import TYPE_CHECKING
 
 from arvados_fuse.keep.content import Content, FileContent
@@ -44,10 +45,11 @@ class DiskBlock:
         if file is None:
             return None
         try:
-            data = file.read(offset, size)
-            if len(data) != size or not file.unchanged():
-                return None
+            data = os.pread(file.fd, size, offset)
+            status = os.fstat(file.fd)
         except (OSError, ValueError, OverflowError):
+            return None
+        if len(data) != size or status.st_mtime_ns != file.mtime_ns or status.st_size != file.size:
             return None
         end = offset + size
         if end > self.high:

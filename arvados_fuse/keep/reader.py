@@ -191,8 +191,10 @@ class Reader:
         """The handle is closed: nothing more is read ahead for it."""
         with self._lock:
             self._closed = True
-        self._stop()
-        self._move_to("")
+        if self._ahead:
+            self._stop()
+        if self._held:
+            self._move_to("")
         if self._company is not None:
             self._company.leave(self)
 

@@ -19,13 +19,6 @@ class Counters:
         with self._lock:
             self._values[name] = self._values.get(name, 0) + n
 
-    def count(self, *names: str) -> None:
-        """Add 1 to each of these counters."""
-        with self._lock:
-            values = self._values
-            for name in names:
-                values[name] = values.get(name, 0) + 1
-
     def get(self, name: str) -> int:
         """The value of one counter; 0 for a name never added to."""
         return self._values.get(name, 0)

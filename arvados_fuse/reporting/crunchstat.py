@@ -39,10 +39,11 @@ def sample(activity: Activity, counters: Mapping[str, int]) -> list[tuple[str, V
     def times(name: str) -> int:
         return operations[name][0] if name in operations else 0
 
+    hits, misses = count("cache.hit", 0), count("cache.miss", 0)
     lines: list[tuple[str, Values]] = [
-        ("keepcalls", [(count("keep.put", 0), "put"), (count("keep.get", 0), "get")]),
+        ("keepcalls", [(count("keep.put", 0), "put"), (hits + misses, "get")]),
         ("net:keep0", [(count("net.sent_bytes", 0), "tx"), (count("net.received_bytes", 0), "rx")]),
-        ("keepcache", [(count("cache.hit", 0), "hit"), (count("cache.miss", 0), "miss")]),
+        ("keepcache", [(hits, "hit"), (misses, "miss")]),
         ("blkio:0:0", [(written, "write"), (read, "read")]),
         ("fuseops", [(times("write"), "write"), (times("read"), "read")]),
     ]

@@ -41,12 +41,6 @@ class Attributes(NamedTuple):
     timeout: float
 
     @property
-    def blocks(self) -> int:
-        """`st_blocks`, in units of 512 bytes as POSIX has it; a directory's size is that of what is below
-        it."""
-        return 0 if self.is_directory else (self.size + 511) >> 9
-
-    @property
     def is_directory(self) -> bool:
         return stat.S_ISDIR(self.mode)
 

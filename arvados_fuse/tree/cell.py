@@ -132,7 +132,17 @@ class Cell(Generic[T]):
         return self._value is not _NOTHING
 
     def is_fresh(self) -> bool:
-        return self.filled and time.monotonic() < self._policy.until(self._loaded_at)
+        return self.fresh() is not None
+
+    def fresh(self) -> tuple[T, float] | None:
+        """The value and the seconds for which the kernel may rely on it without asking; None when it is to be
+        asked for. Loads nothing."""
+        value = self._value  # read once: `clear` may come at any moment
+        if value is not _NOTHING:
+            left = self._policy.until(self._loaded_at) - time.monotonic()
+            if left > 0:
+                return value, left
+        return None
 
     def put(self, value: T) -> None:
         """A value that came another way, of unknown age: used while nothing better can be had."""
@@ -160,12 +170,7 @@ class Cell(Generic[T]):
 
     def look(self, deadline: float) -> tuple[T, float]:
         """`get` and `remaining` in one, for what is asked very often."""
-        value = self._value  # read once: `clear` may come at any moment
-        if value is not _NOTHING:
-            left = self._policy.until(self._loaded_at) - time.monotonic()
-            if left > 0:
-                return value, left
-        return self.get(deadline), self.remaining()
+        return self.fresh() or (self.get(deadline), self.remaining())
 
     def remaining(self) -> float:
         """Seconds for which the kernel may rely on the value without asking."""

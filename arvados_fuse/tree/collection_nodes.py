@@ -212,7 +212,11 @@ class CollectionDirectory(DirectoryNode):
         mode = WRITABLE_DIRECTORY_MODE if state.writable else DIRECTORY_MODE
         times = state.times
         moment = state.mtime_ns if times is None else times.get(path_in_collection(self))
-        return Attributes(self.ino, mode, 0, moment, context.uid, context.gid, timeout)
+        return Attributes(self.ino, mode, self._size(), moment, context.uid, context.gid, timeout)
+
+    def _size(self) -> int:
+        """Bytes, where Arvados tells them."""
+        return 0
 
     @property
     def stands_for(self) -> str:
@@ -323,8 +327,8 @@ class CollectionRoot(CollectionDirectory):
         super().__init__(context, state)
         self.shows = "" if state.forever else state.key
 
-    def attributes(self, timeout: float | None = None) -> Attributes:
-        return super().attributes(timeout)._replace(size=self.state.size)
+    def _size(self) -> int:
+        return self.state.size
 
     def rebind(self, content: Any) -> bool:
         return isinstance(content, CollectionRef) and content.key == self.state.key

@@ -9,9 +9,9 @@ its name, unless the name was taken over by another (then it has no parent); no 
 reason.
 """
 
-import hashlib
 import threading
 from collections.abc import Iterable, Iterator
+from hashlib import blake2b
 from typing import Any
 
 from arvados_fuse.errors import ArvadosFuseError, NotADirectory
@@ -32,10 +32,8 @@ def preferred_number(parent: int, name: str) -> int:
 
     The same after a remount, so that programs which remember numbers (git, backups) see unchanged files.
     """
-    digest = hashlib.blake2b(
-        name.encode("utf-8", "surrogatepass"), digest_size=8, key=parent.to_bytes(8, "little")
-    ).digest()
-    return (int.from_bytes(digest, "little") & NUMBER_MASK) or 2
+    place = parent.to_bytes(8, "little") + name.encode("utf-8", "surrogatepass")
+    return (int.from_bytes(blake2b(place, digest_size=8).digest(), "little") & NUMBER_MASK) or 2
 
 
 class Inodes:

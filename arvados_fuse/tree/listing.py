@@ -81,21 +81,27 @@ class Listing:
 
     def find(self, name: str) -> Found:
         """Raises Missing, and what the API answers."""
-        if not self._source.possible(name):
+        source = self._source
+        if not source.possible(name):
             raise Missing(name, timeout=FOREVER)
-        cell: Cell[Any] = self._all
-        if name in self._source.hidden:
-            cell = self._single(name)
-            entry = cell.get(self._context.deadline)
-        elif self._all.is_fresh() or (name not in self._singles and self._many_singles()):
-            entry = self._all.get(self._context.deadline).get(name)
+        known = None if name in source.hidden else self._all.fresh()
+        if known is not None:
+            entry, timeout = known[0].get(name), known[1]
         else:
-            cell = self._single(name)
-            entry = cell.get(self._context.deadline)
+            entry, timeout = self._ask(name)
         self._context.cache.touch(self)
         if entry is None:
-            raise Missing(name, timeout=cell.remaining())
-        return entry, cell.remaining()
+            raise Missing(name, timeout=timeout)
+        return entry, timeout
+
+    def _ask(self, name: str) -> tuple[Any, float]:
+        """The same where the whole is not fresh, or does not have the name: None for a name that is not
+        there."""
+        deadline = self._context.deadline
+        if name not in self._source.hidden and name not in self._singles and self._many_singles():
+            entries, timeout = self._all.look(deadline)
+            return entries.get(name), timeout
+        return self._single(name).look(deadline)
 
     def all(self) -> Mapping[str, Any]:
         """Every entry by its name."""

@@ -32,27 +32,28 @@ class OpenFile:
 
     def read(self, offset: int, size: int) -> bytes | memoryview:
         """See Content. New signatures are fetched when the old ones are refused."""
-        for _ in range(RENEWALS):
+        reader, renewals = self._reader, 0
+        while True:
             version = self._where()
             version.renew_when_due()
             try:
-                return self._read(offset, size)
+                data = self._file.read(offset, size, reader)
+                break
             except SignatureRefused:
+                if renewals == RENEWALS:
+                    raise
+                renewals += 1
                 version.renew()
                 # What was written or moved here has signatures of its own.
                 self._file.content().sign(version.collection.baseline)
-        return self._read(offset, size)
+        ahead = reader.after(offset, len(data))
+        if ahead is not None:
+            reader.announce(ahead, _blocks(self._file, ahead.begin, ahead.size))
+        return data
 
     def _where(self) -> "Version":
         """The collection that signs for the file."""
         return self._version
-
-    def _read(self, offset: int, size: int) -> bytes | memoryview:
-        data = self._file.read(offset, size, self._reader)
-        ahead = self._reader.after(offset, len(data))
-        if ahead is not None:
-            self._reader.announce(ahead, _blocks(self._file, ahead.begin, ahead.size))
-        return data
 
     def close(self) -> None:
         """See Content."""

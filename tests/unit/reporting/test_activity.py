@@ -74,8 +74,8 @@ def test_crunchstat_lines_have_the_form_of_3_2_1() -> None:
     for name, seconds in (("read", 0.000023), ("write", 0.050468)):
         activity.tallies[name].count += 1
         activity.tallies[name].seconds += seconds
-    counters.add("keep.get", 4)
     counters.add("cache.hit", 3)
+    counters.add("cache.miss", 1)
     counters.add("net.received_bytes", 1024)
     counters.add("events", 2)
     counters.add("events.ns", 5000)
@@ -83,7 +83,7 @@ def test_crunchstat_lines_have_the_form_of_3_2_1() -> None:
     assert [line.split()[1] for line in lines] == NAMES
     assert lines[0] == "crunchstat: keepcalls 0 put 4 get -- interval 2.0000 seconds 0 put 4 get"
     assert lines[1] == "crunchstat: net:keep0 0 tx 1024 rx -- interval 2.0000 seconds 0 tx 1024 rx"
-    assert lines[2] == "crunchstat: keepcache 3 hit 0 miss -- interval 2.0000 seconds 3 hit 0 miss"
+    assert lines[2] == "crunchstat: keepcache 3 hit 1 miss -- interval 2.0000 seconds 3 hit 1 miss"
     assert lines[3] == (
         "crunchstat: blkio:0:0 100000 write 560 read -- interval 2.0000 seconds 100000 write 560 read"
     )
