@@ -27,7 +27,8 @@ from benchmarks.manifests import Layout, write_manifest
 RESULTS = Path(__file__).parent / "results"
 ROWS = {
     "load": "index",
-    "first_listing": "index and first listing of one directory",
+    "first_names": "index and names of one directory",
+    "first_listing": "index, names and sizes of one directory",
     "walk": "index and full walk",
     "change_and_serialise": "rename one file, serialise",
     "pdh": "portable data hash",

@@ -81,7 +81,7 @@ class Base:
         if len(mine) != 1 or len(theirs) != 1 or index.has_loose_lines or other.has_loose_lines:
             return
         old, new = other.line(theirs.start), index.line(mine.start)
-        if old.body == new.body and strip_hints(b" " + old.head) == strip_hints(b" " + new.head):
+        if old.tokens() == new.tokens() and strip_hints(b" " + old.head) == strip_hints(b" " + new.head):
             self._listing = listing.moved(mine.start, index.subdirectories(self.key))
             self.directory.tree.parsed += self.size_of_listing()
 

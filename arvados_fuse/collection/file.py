@@ -7,7 +7,9 @@ used.
 Threads: any; see `tree` for the order of locks.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from itertools import repeat
+from typing import TYPE_CHECKING, Any, overload
 
 from arvados_fuse.collection.base import Base
 from arvados_fuse.collection.content import Content
@@ -56,6 +58,9 @@ class File(FileApi):
 
     def size(self) -> int:
         """Bytes."""
+        base = self._base
+        if self._content is None and base is not None and not base.disturbed:
+            return self._size  # without another call: whoever lists a million files asks each
         content = self._peek()
         return self._size if content is None else content.size
 
@@ -157,3 +162,36 @@ class File(FileApi):
 
     def __repr__(self) -> str:
         return f"<File {self.name!r} of {self.size()} bytes>"
+
+
+class Files(Sequence[tuple[str, File]]):
+    """The files of a listing with their names, in order, each made when it is asked for.
+
+    A directory of a million files costs nothing but its listing to whoever goes through it once.
+    """
+
+    __slots__ = ("_base", "_listing")
+
+    def __init__(self, base: Base) -> None:
+        """Raises ManifestError when the directory's lines are not legal."""
+        self._base = base
+        self._listing = base.read()
+
+    def __len__(self) -> int:
+        return len(self._listing.names)
+
+    def __iter__(self) -> Iterator[tuple[str, File]]:
+        listing = self._listing
+        return zip(listing.names, map(File, repeat(self._base), listing.names, listing.sizes), strict=False)
+
+    @overload
+    def __getitem__(self, at: int) -> tuple[str, File]: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> list[tuple[str, File]]: ...
+
+    def __getitem__(self, at: Any) -> Any:
+        if isinstance(at, slice):
+            return [self[number] for number in range(*at.indices(len(self)))]
+        name = self._listing.names[at]
+        return name, File(self._base, name, self._listing.sizes[at])

@@ -28,7 +28,8 @@ class Listing:
 
     names, sizes: parallel; sizes in bytes.
     positions: where each file starts in the stream `entry`, except for files in `scattered`.
-    in_line_order: whether the tokens of the line are just these files, in this order, without escapes.
+    in_line_order: whether the tokens of the line are just these files, in this order, and spelled as they
+    would be written.
     scattered: files made of several ranges, or lying in another stream than `entry`, by their place in
     `names`.
     """
@@ -94,18 +95,15 @@ class Listing:
         if not tokens.plain and any(name == "." for name in names):
             return None
         sizes, positions = tokens.sizes, tokens.positions
-        in_order = True
-        if not all(map(lt, names, islice(names, 1, None))):
+        if not tokens.ascending:
             if len(set(names)) < len(names):
                 return None
-            in_order = False
             order = sorted(range(len(names)), key=names.__getitem__)
             names = [names[at] for at in order]
             sizes = array("Q", (sizes[at] for at in order))
             positions = array("Q", (positions[at] for at in order))
-        return cls(
-            names, sizes, positions, entry, {}, subdirectories, in_line_order=in_order and tokens.plain
-        )
+        in_line_order = tokens.ascending and tokens.plain
+        return cls(names, sizes, positions, entry, {}, subdirectories, in_line_order=in_line_order)
 
     @classmethod
     def _read_several(cls, index: ManifestIndex, own: range, subdirectories: list[str]) -> "Listing":

@@ -77,7 +77,7 @@ class ManifestIndex:
         self._tables: OrderedDict[tuple[int, int], BlockTable] = OrderedDict()
         self._table_lock = Lock()
         self._signatures: tuple[int, dict[str, str]] | None = None
-        if data.count(b"/") != sum(name.count(b"/") for name in raw) or b"\\057" in data:
+        if _has_paths_in_tokens(data, raw):
             self._spread()
         # Kept, because the size is asked for at every directory: counting then would make a walk quadratic.
         self._key_bytes = sum(map(len, self.keys)) + 57 * len(self.keys)
@@ -91,7 +91,8 @@ class ManifestIndex:
         budget = _PATHS_FACTOR * len(data) + 65536
         for key, start in zip(self.keys, starts, strict=True):
             line = Line.at(data, start)
-            if b"/" not in line.body and b"\\057" not in line.body:
+            text = line.tokens()
+            if b"/" not in text and b"\\057" not in text:
                 continue
             tokens = parse_tokens(line, BlockTable(line).size)
             for path, position, size in zip(tokens.names, tokens.positions, tokens.sizes, strict=True):
@@ -117,7 +118,7 @@ class ManifestIndex:
         rows: list[tuple[str, int, Tokens | None]] = [
             (key, start, None) for key, start in zip(self.keys, starts, strict=True)
         ]
-        rows += [(key, start, Tokens(*group, plain=False)) for (key, start), group in found.items()]
+        rows += [(key, start, Tokens(*group)) for (key, start), group in found.items()]
         rows.sort(key=lambda row: row[:2])
         self.keys = [row[0] for row in rows]
         self._text = (data, array("Q", (row[1] for row in rows)), 0)
@@ -212,7 +213,6 @@ class ManifestIndex:
             [found.names[number] for number in here],
             array("Q", (found.positions[number] for number in here)),
             array("Q", (found.sizes[number] for number in here)),
-            plain=False,
         )
 
     def blocks(self, at: int) -> BlockTable:
@@ -311,6 +311,14 @@ def _split(data: bytes) -> tuple["array[int]", list[bytes]]:
         raw.append(data[position:space])
         position = stop + 1
     return starts, raw
+
+
+def _has_paths_in_tokens(data: bytes, raw: list[bytes]) -> bool:
+    """Whether there may be a slash outside of the stream names. A single byte is found quickest, so it is
+    looked for first."""
+    if b"/" in data and data.count(b"/") != sum(name.count(b"/") for name in raw):
+        return True
+    return b"\\" in data and b"\\057" in data
 
 
 def _keys(data: bytes, starts: "array[int]", raw: list[bytes]) -> list[str]:

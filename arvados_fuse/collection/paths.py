@@ -7,10 +7,11 @@ Threads: any. Callbacks of `subscribe` are called after the change, without a lo
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from arvados_fuse.collection import handles
+from arvados_fuse.collection.collector import collector_off
 from arvados_fuse.collection.failures import (
     BadArgument,
     CollectionReadOnly,
@@ -132,13 +133,16 @@ class PathApi:
         pending = [(top, self._directory(top))]
         while pending:
             path, directory = pending.pop()
-            entries = dict(directory.here().entries())
-            directories = [name for name, entry in entries.items() if isinstance(entry, PathApi)]
-            yield path, directories, [name for name, entry in entries.items() if isinstance(entry, File)]
-            for name in reversed(directories):
-                child = entries.get(name)
-                if isinstance(child, PathApi):
-                    pending.append((f"{path}/{name}", child))
+            below: dict[str, PathApi] = {}
+            files = []
+            for name, entry in directory.here().entries():
+                if isinstance(entry, File):
+                    files.append(name)
+                else:
+                    below[name] = entry
+            directories = list(below)
+            yield path, directories, files
+            pending += [(f"{path}/{name}", below[name]) for name in reversed(directories) if name in below]
 
     def _directory(self, path: str) -> "PathApi":
         found = self.find(path)
@@ -197,11 +201,13 @@ class PathApi:
 
     def values(self) -> list[Found]:
         """What is in this directory, sorted by name."""
-        return [entry for _, entry in self.here().entries()]
+        entries = self.here().entries()
+        with collector_off(len(entries)):
+            return [entry for _, entry in entries]
 
-    def items(self) -> list[tuple[str, Found]]:
-        """(name, what it is), sorted by name."""
-        return list(self.here().entries())
+    def items(self) -> Sequence[tuple[str, Found]]:
+        """(name, what it is), sorted by name: a snapshot."""
+        return self.here().entries()
 
     # Changing.
 

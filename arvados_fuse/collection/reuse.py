@@ -26,7 +26,7 @@ def reusable_tokens(index: ManifestIndex, listing: Listing) -> list[str] | None:
         return None
     if not all(map(le, positions, islice(positions, 1, None))):
         return None
-    body = index.line(listing.entry).body.decode()
+    body = index.line(listing.entry).tokens().decode()
     written = _digits(positions) + _digits(array("Q", sorted(sizes))) + sum(map(len, listing.names))
     # Two colons for each file, and a space between each two.
     if len(body) != written + 3 * len(sizes) - 1:

@@ -8,12 +8,13 @@ Most lines hold nothing but plain names. For these a single `bytes.translate` th
 character must leave exactly `:: :: ... ::`; that one comparison proves the structure of all tokens.
 """
 
+import json
 import re
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
-from itertools import accumulate
-from operator import add
+from itertools import accumulate, islice
+from operator import add, lt
 from typing import NamedTuple
 
 from arvados_fuse.collection import names
@@ -23,7 +24,11 @@ SIZE_MAX = 2**63 - 1
 """Largest size in bytes of a stream or a file: what `st_size` can hold."""
 
 _PLAIN = bytes(byte for byte in range(0x21, 0x100) if byte not in b":/\\")
-_PART = 1 << 14
+_DIGITS = b"0123456789"
+_NO_NAMES = frozenset(("", ".", ".."))
+"""What no file is called; the last of them in order is `..`."""
+
+_PART = 1 << 15
 """Bytes of tokens taken apart at a time: the short-lived strings of one part make room for those of the next,
 instead of leaving holes in memory between the names."""
 
@@ -48,17 +53,18 @@ def shown(token: str | bytes) -> str:
 
 
 class Line(NamedTuple):
-    """The bytes of one line: `head` holds the locators, `body` the file tokens, `start` is its offset in the
-    text."""
+    """One line: `head` holds the locators; `start`, `body` (where the file tokens begin) and `end` are
+    offsets in the text."""
 
     data: bytes
     start: int
     head: bytes
-    body: bytes
+    body: int
+    end: int
 
     @classmethod
     def at(cls, data: bytes, start: int) -> "Line":
-        """Cut the line that starts at `start`; `data` ends in a newline and the line has a space."""
+        """Find the line that starts at `start`; `data` ends in a newline and the line has a space."""
         end = data.index(b"\n", start)
         name_end = data.index(b" ", start)
         colon = data.find(b":", name_end, end)
@@ -67,7 +73,11 @@ class Line(NamedTuple):
         body = data.rindex(b" ", start, colon) + 1
         if body - 1 <= name_end:
             raise line_fault(data, start, "no block locator", data[start:name_end])
-        return cls(data, start, data[name_end + 1 : body - 1], data[body:end])
+        return cls(data, start, data[name_end + 1 : body - 1], body, end)
+
+    def tokens(self) -> bytes:
+        """The file tokens."""
+        return self.data[self.body : self.end]
 
     def fault(self, why: str, token: str | bytes) -> ManifestError:
         """The error for one bad token of this line."""
@@ -122,12 +132,17 @@ class BlockTable:
 
 
 class Tokens(NamedTuple):
-    """The file tokens of one line in their order; names are unescaped and may hold slashes unless `plain`."""
+    """The file tokens of one line in their order.
+
+    plain: whether each is spelled as it would be written, and no name needs an escape or holds a slash.
+    ascending: whether the names are known to be in order, each there once.
+    """
 
     names: list[str]
     positions: "array[int]"
     sizes: "array[int]"
-    plain: bool
+    plain: bool = False
+    ascending: bool = False
 
 
 def parse_tokens(line: Line, stream_size: int) -> Tokens:
@@ -135,48 +150,48 @@ def parse_tokens(line: Line, stream_size: int) -> Tokens:
 
     stream_size: bytes in the line's blocks; no token may reach beyond.
     """
-    skeleton = line.body.translate(None, _PLAIN)
-    if skeleton == b":: " * (len(skeleton) // 3) + b"::":
-        quick = _parse_plain(line.body, stream_size)
-        if quick is not None:
-            return quick
-    return _parse_any(line, stream_size)
+    return _parse_plain(line, stream_size) or _parse_any(line, stream_size)
 
 
-def _parse_plain(body: bytes, stream_size: int) -> Tokens | None:
+def _parse_plain(line: Line, stream_size: int) -> Tokens | None:
     """All tokens at once, or None when one needs a closer look."""
-    if b"::" in body or b": " in body or body.startswith(b":") or body.endswith(b":"):
-        return None  # an empty field
-    tokens = Tokens([], array("Q"), array("Q"), plain=True)
-    done = 0
-    while done < len(body):
-        stop = body.find(b" ", done + _PART)
-        part = body[done : stop if stop >= 0 else None]
+    data, done, end = line.data, line.body, line.end
+    found: list[str] = []
+    positions, sizes = array("Q"), array("Q")
+    while done <= end:
+        stop = data.find(b" ", done + _PART, end)
+        part = data[done : stop if stop >= 0 else end]
         done += len(part) + 1
-        fields = part.decode().replace(" ", ":").split(":")
-        positions, sizes, found = fields[0::3], fields[1::3], fields[2::3]
-        digits = "".join(positions + sizes)
-        if not digits.isascii() or digits.encode().translate(None, b"0123456789"):
+        skeleton = part.translate(None, _PLAIN)
+        count = (len(skeleton) + 1) // 3
+        if skeleton != (b":: " * count)[:-1] or not count:
             return None
-        if b":." in part and ("." in found or ".." in found):
+        fields = part.replace(b" ", b":").decode().split(":")
+        numbers = ",".join(fields[0::3] + fields[1::3])
+        if numbers.encode().translate(None, _DIGITS) != b"," * (2 * count - 1):
             return None
         try:
-            starts, lengths = array("Q", map(int, positions)), array("Q", map(int, sizes))
-        except (ValueError, OverflowError):
+            # Faster than int() for each; takes neither an empty number nor one that begins with a zero.
+            values = json.loads(f"[{numbers}]")
+        except ValueError:
             return None
+        starts, lengths = values[:count], values[count:]
         if max(map(add, starts, lengths)) > stream_size:
             return None
-        tokens.names.extend(found)
-        tokens.positions.extend(starts)
-        tokens.sizes.extend(lengths)
-    return tokens
+        found += fields[2::3]
+        positions.fromlist(starts)
+        sizes.fromlist(lengths)
+    ascending = all(map(lt, found, islice(found, 1, None)))
+    if not _NO_NAMES.isdisjoint(found[: bisect_right(found, "..")] if ascending else found):
+        return None
+    return Tokens(found, positions, sizes, plain=True, ascending=ascending)
 
 
 def _parse_any(line: Line, stream_size: int) -> Tokens:
     found = []
     positions = array("Q")
     sizes = array("Q")
-    for token in line.body.decode().split(" "):
+    for token in line.tokens().decode().split(" "):
         match = _TOKEN.fullmatch(token)
         if match is None:
             raise line.fault("not a file token", token)
@@ -195,4 +210,4 @@ def _parse_any(line: Line, stream_size: int) -> Tokens:
         found.append(path)
         positions.append(position)
         sizes.append(size)
-    return Tokens(found, positions, sizes, plain=False)
+    return Tokens(found, positions, sizes)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
+from arvados_fuse.collection.collector import collector_off
 from arvados_fuse.collection.file import File
 from arvados_fuse.collection.manifest import stripped
 from arvados_fuse.collection.paths import ADD, DEL, MOD, TOK, Found, PathApi
@@ -176,7 +177,9 @@ class TreeApi(PathApi):
 
 def _level(path: str, before: "Directory", after: "Directory", holder: "Directory") -> Iterator[Any]:
     """Changes between two directories, and for a pair of subdirectories the iterator of theirs."""
-    mine, theirs = dict(before.entries()), dict(after.entries())
+    left, right = before.entries(), after.entries()
+    with collector_off(len(left) + len(right)):
+        mine, theirs = dict(left), dict(right)
     for name, entry in mine.items():
         if name not in theirs:
             yield DEL, f"{path}/{name}", _copy(entry, holder)

@@ -7,13 +7,14 @@ Threads: any; names are guarded by the tree's lock, see `tree` for the order of 
 without it.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, Union, cast
 from weakref import WeakValueDictionary
 
 from arvados_fuse.collection.base import Base
 from arvados_fuse.collection.collector import collector_off
 from arvados_fuse.collection.content import Content
-from arvados_fuse.collection.file import File
+from arvados_fuse.collection.file import File, Files
 from arvados_fuse.collection.manifest import ManifestIndex
 from arvados_fuse.collection.paths import Callback
 from arvados_fuse.collection.tree import Guard, Tree
@@ -96,31 +97,18 @@ class DirectoryView(TreeApi):
         with Guard(self):
             return self._entry(name)
 
-    def entries(self) -> list[tuple[str, Entry]]:
+    def entries(self) -> Sequence[tuple[str, Entry]]:
         """All entries, sorted by name: a snapshot. Raises ManifestError when the directory's lines are not
         legal."""
         self._base.read()
-        with Guard(self), collector_off(len(self._base.read().names)):
-            base = self._base
-            listing = base.read()
-            changes = self._changes
-            found: list[tuple[str, Entry]]
-            if not changes:
-                found = [
-                    (name, File(base, name, size))
-                    for name, size in zip(listing.names, listing.sizes, strict=True)
-                ]
-                if not listing.subdirectories:
-                    return found
-            else:
-                found = [
-                    (name, File(base, name, size))
-                    for name, size in zip(listing.names, listing.sizes, strict=True)
-                    if name not in changes
-                ]
-            found += [
-                (name, self._subdirectory(name)) for name in listing.subdirectories if name not in changes
-            ]
+        with Guard(self):
+            files, changes = Files(self._base), self._changes
+            subdirectories = self._base.read().subdirectories
+            if not changes and not subdirectories:
+                return files
+            with collector_off(len(files)):
+                found: list[tuple[str, Entry]] = [entry for entry in files if entry[0] not in changes]
+            found += [(name, self._subdirectory(name)) for name in subdirectories if name not in changes]
             for name, item in changes.items():
                 if item is not None:
                     found.append((name, File(None, name, 0, item) if isinstance(item, Content) else item))

@@ -8,7 +8,6 @@ deadlines), the rest answers from memory.
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import NamedTuple, NoReturn
 
 from arvados_fuse.errors import (
@@ -192,7 +191,7 @@ class FileSystem:
             yield DirectoryEntry(b"..", above, stat.S_IFDIR, DOTS)
         start = max(0, offset - DOTS)
         encode, is_directory = self.context.names.encode, snapshot.is_directory
-        rest = islice(snapshot.entries, start, None)
+        rest = map(snapshot.entries.__getitem__, range(start, len(snapshot.entries)))
         for place, (name, content) in enumerate(rest, start + DOTS + 1):
             raw = encode(name)
             if raw is not None:

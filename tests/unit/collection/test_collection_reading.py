@@ -142,6 +142,55 @@ def test_illegal_manifests_name_the_line(manifest: str, line: int) -> None:
     assert len(str(caught.value)) < 400
 
 
+@pytest.mark.parametrize("at", [0, 5000, 10_000])
+@pytest.mark.parametrize(
+    "token",
+    ["", "true:1:a", "null:1:a", "1e0:1:a", "0.0:1:a", "0,1:1:a", "[0:1]:a", '"0:1":a', "-0:1:a", ":1:a",
+     "0::a", "0:1:", "0:4:a", "3:1:a", "0:1:..", "0:1:.", "0:1:a/../b", "0:1", "0:1:a\tb", f"{'9' * 30}:1:a"],
+)  # fmt: skip
+def test_a_bad_token_is_found_anywhere_in_a_long_line(token: str, at: int) -> None:
+    tokens = [f"0:3:f{number:05}" for number in range(10_000)]
+    tokens.insert(at, token)
+    with pytest.raises(ManifestError, match=r"^manifest line 2: ") as caught:
+        Collection.from_manifest(f"./a {FOO} 0:3:a\n. {FOO} {' '.join(tokens)}\n").root.names()
+    if token:
+        assert repr(token) in str(caught.value)
+
+
+def test_a_long_line_in_any_order_is_read_as_it_stands() -> None:
+    sizes = {f"f{number * 7919 % 10_007:05}": number % 4 for number in range(10_000)}
+    tokens = " ".join(f"{3 - size}:{size}:{name}" for name, size in sizes.items())
+    collection = Collection.from_manifest(f". {FOO} {tokens}\n", blocks=Blocks())
+    assert collection.root.names() == sorted(sizes)
+    for name, file in collection.items():
+        assert isinstance(file, File)
+        assert file.size() == sizes[name]
+        assert bytes(file.read(0, 3)) == b"foo"[3 - sizes[name] :]
+
+
+def test_entries_are_a_sequence_and_a_snapshot() -> None:
+    collection = Collection.from_manifest(f". {FOO} 0:3:a 0:2:b 0:1:c\n", blocks=Blocks())
+    entries = collection.root.entries()
+    collection.rename("a", "z")
+    collection.remove("b")
+    with collection.open("c", "ab") as file:
+        file.write(b"more")
+    assert [name for name, _ in entries] == ["a", "b", "c"]
+    assert [name for name, _ in entries[1:]] == ["b", "c"]
+    assert entries[-1][0] == "c"
+    with pytest.raises(IndexError):
+        entries[3]
+    # Each is still the file that had the name, whatever became of that.
+    first, second, third = (file for _, file in entries)
+    assert isinstance(first, File)
+    assert isinstance(second, File)
+    assert isinstance(third, File)
+    assert (first.name, first.is_linked(), bytes(first.read(0, 9))) == ("z", True, b"foo")
+    assert (second.is_linked(), bytes(second.read(0, 9))) == (False, b"fo")
+    assert (third.size(), bytes(third.read(0, 9))) == (5, b"fmore")
+    assert [name for name, _ in collection.root.entries()] == ["c", "z"]
+
+
 def test_an_error_text_holds_no_signature() -> None:
     with pytest.raises(ManifestError) as caught:
         Collection.from_manifest(f". {FOO}{SIGNED}+? 0:3:a\n").root.entries()
