@@ -46,7 +46,7 @@ class Sizes:
 
 
 QUICK = Sizes(
-    rounds=2,
+    rounds=1,
     blocks=8,
     slow_blocks=4,
     random_reads=5_000,

@@ -79,8 +79,10 @@ def overwrite(pid: int, path: str, root: str, count: int) -> Figures:
 
 
 def _saved(run: Run, count: int, root: str) -> Figures:
-    """Figures when all files are closed, and when the saved state of the collection can be read."""
+    """Seconds until all files are closed, and until the saved state of the collection can be read; CPU until
+    then, because saving is part of what writing costs."""
     closed = run.done(count)
     with open(f"{root}/.arvados#collection", "rb") as record:
         record.read()
-    return {**closed, "saved": run.done(count)["seconds"]}
+    saved = run.done(count)
+    return {**closed, "saved": saved["seconds"], "cpu": saved["cpu"]}

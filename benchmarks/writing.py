@@ -63,7 +63,7 @@ def large_rows(sizes: Sizes) -> Sequence[Row]:
     return [
         Row("large", f"{size} written from end to end, closed", "MB/s", aim=1.5),
         Row("large_saved", "  until all of it is on the server", "MB/s"),
-        Row("large_cpu", "  CPU of the mount", "s/GiB"),
+        Row("large_cpu", "  CPU of the mount until then", "s/GiB"),
         Row("large_memory", "  most memory of the mount", "MB", most=250),
         Row("large_blocks", "  blocks stored", "blocks", most=sizes.large_write / BLOCK),
         Row("overwrite", f"{OVERWRITES:,} pages anywhere in it, then fsync", "s", aim=1),
