@@ -58,13 +58,15 @@ def _ahead(summary: Summary) -> str:
 
 
 def _aim(summary: Summary) -> str:
-    """`2 met, ≤ 150 missed`: what the row aims at, and whether this run got there."""
+    """`2 met, ≤ 150 missed`: what the row aims at, and whether this run got there. `open`: stock was given up
+    too early to tell."""
     aim, most, ours = summary.row.aim, summary.row.most, summary.medians.get("ours")
     aims = []
     if aim is not None and summary.ahead is not None:
-        aims.append(f"{aim:g} {'met' if summary.ahead >= aim else 'missed'}")
+        short = "open" if "stock" in summary.bounds else "missed"
+        aims.append(f"{aim:g} {'met' if summary.ahead >= aim else short}")
     if most is not None and ours is not None:
-        aims.append(f"≤ {most:,.3g} {'met' if ours <= most else 'missed'}")
+        aims.append(f"≤ {number(most, summary.row.unit)} {'met' if ours <= most else 'missed'}")
     return ", ".join(aims)
 
 

@@ -1,13 +1,13 @@
 """Who has a turn in which round, and what stands for a mount that has none any more.
 
 Used by the driver, one `Turns` for each workload. Patience once is enough: a mount that was given up, or that
-needed minutes, has no second turn; its figures count in all later rounds, so that ratios can still be made
+needed long, has no second turn; its figures count in all later rounds, so that ratios can still be made
 within each.
 """
 
 from benchmarks.rows import Measured
 
-PATIENCE = 150.0
+PATIENCE = 60.0
 """Seconds that a turn may take before it is the mount's last one in this workload."""
 TRIES = 2
 """How often a turn is tried: what fails once must not cost a mount its place in the table."""

@@ -126,19 +126,35 @@ def test_a_turn_costs_what_its_mounts_cost_and_the_most_memory_of_any() -> None:
     assert costs.median([first, second, Spent(cpu=9)]) == Spent(cpu=2, memory=70)
 
 
-def write(folder: Path, bound: bool) -> str:
-    """The picture of a run of one row."""
-    figures = {"ours": {"walk": Value(2.0)}, "stock": {"walk": Value(60.0, bound)}}
+def write(folder: Path, bound: bool, ours: float = 2.0) -> str:
+    """The table and the picture of a run of one row; the picture."""
+    figures = {"ours": {"walk": Value(ours)}, "stock": {"walk": Value(60.0, bound)}}
     summaries: list[Summary] = [summarise(ROW, [figures])]
     about = {**report.facts("python -m benchmarks", 1), "load_after": 0.0, "minutes": 1}
     sections = [report.Section("walk-1", "Walks", summaries, {"ours": Spent(cpu=1)}, 1.0)]
     report.write(sections, about, [], folder, "mounts")
-    table = (folder / "mounts.txt").read_text()
-    assert "2 met, ≤ 1 missed" in table
-    assert "ours | stock" in table
-    assert json.loads((folder / "mounts.json").read_text())["costs"]["walk-1"]["ours"]["cpu"] == 1
     (drawn,) = plots.draw(folder)
     return drawn.read_text()
+
+
+@pytest.mark.parametrize(
+    ("ours", "bound", "aims"),
+    [
+        (2.0, False, "2 met, ≤ 1 missed"),
+        (1.0, True, "2 met, ≤ 1 met"),
+        (40.0, False, "2 missed, ≤ 1 missed"),
+        (40.0, True, "2 open, ≤ 1 missed"),
+    ],
+)
+def test_a_table_says_which_aims_were_met(tmp_path: Path, ours: float, bound: bool, aims: str) -> None:
+    write(tmp_path, bound, ours)
+    assert aims in (tmp_path / "mounts.txt").read_text()
+
+
+def test_results_have_what_a_turn_cost(tmp_path: Path) -> None:
+    write(tmp_path, bound=False)
+    assert "ours | stock" in (tmp_path / "mounts.txt").read_text()
+    assert json.loads((tmp_path / "mounts.json").read_text())["costs"]["walk-1"]["ours"]["cpu"] == 1
 
 
 def test_a_picture_is_the_same_for_the_same_figures_and_marks_bounds(tmp_path: Path) -> None:
