@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from arvados_fuse.collection import Collection, portable_data_hash
+from arvados_fuse.collection.collector import note_loaded
 from arvados_fuse.errors import BadAnswer, Unreachable
 from arvados_fuse.tree import xattrs
 from arvados_fuse.tree.attributes import SIZE_MAX, nanoseconds
@@ -360,6 +361,7 @@ class CollectionState:
             subject=self.key,
             new_spool=writeback.new_spool if writeback is not None else None,
         )
+        note_loaded(len(manifest))
         version = Version(self, collection, pdh, manifest)
         self._update(record)
         self._last = weakref.ref(version)

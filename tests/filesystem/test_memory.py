@@ -3,12 +3,17 @@
 import gc
 import tracemalloc
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import pytest
-from drivers import TreeDriver, read, walk
+from drivers import TreeDriver, exists, read, walk
+from servers import wait_for
 from worlds import Maker, World, session
+
+from arvados_fuse.collection import collector
+from arvados_fuse.tree.version import Version
 
 MANY = 100_000
 
@@ -118,3 +123,27 @@ def test_the_directory_cache_has_its_size(mine: Maker, tmp_path: Path) -> None:
         opened.close()
         fs.forget([(held.ino, 1)])
         assert len(fs.inodes) == 1
+
+
+def test_trees_that_were_replaced_do_not_stay(
+    mine: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others change a large collection again and again, and we look: few of its trees are in memory."""
+    block = mine.block(b"x")
+    lines = "".join(f"./d{number:05d} {block} 0:1:f\n" for number in range(2000))
+    uuid = mine.make("collections", name="changing", manifest_text=lines)["uuid"]
+    monkeypatch.setattr(collector, "LOADED_LIMIT", 3 * len(lines))
+    gc.collect()
+    gc.disable()  # by itself it may look in time, and may not
+    try:
+        options = {"mode": "collection", "target": uuid, "refresh_time": 0.0}
+        with session(mine.server, mine.token, tmp_path, **options) as built:
+            root = TreeDriver(built.filesystem)
+            assert root.names("d00000") == ["f"]
+            for number in range(12):
+                text = f"{lines}./new {block} 0:1:f{number}\n"
+                mine.update("collections", uuid, manifest_text=text)
+                wait_for(partial(exists, root, f"new/f{number}"), "the change is seen")
+                assert sum(isinstance(each, Version) for each in gc.get_objects()) <= 6
+    finally:
+        gc.enable()
