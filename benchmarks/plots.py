@@ -1,4 +1,4 @@
-"""Pictures of the results: how far ahead of stock each row is, and how costs grow.
+"""Pictures of the results: how far ahead of stock, and of the SDK, each row is, and how costs grow.
 
 `python -m benchmarks.plots [DIR]` draws what the JSON files in DIR (default: benchmarks/results) hold, as
 SVG. `make bench` does so at its end.
@@ -9,59 +9,43 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from benchmarks import collection
 from benchmarks.report import COUNTS, number
 from benchmarks.shared import PROJECT
 
 RESULTS = PROJECT / "benchmarks" / "results"
 
 
-def ratios(document: dict[str, Any], target: Path) -> None:
-    """One bar for each row that stock was measured in, on a logarithmic axis; 1 is as good as stock."""
-    plot = _pyplot()
-    lines: list[tuple[str, dict[str, Any] | None]] = []
+class Bar(NamedTuple):
+    """One line of a picture of ratios: ahead: how many times better; words: beside the bar; None: a heading.
+
+    minor: whether it says more about the line above.
+    """
+
+    title: str
+    ahead: float | None = None
+    words: str = ""
+    minor: bool = False
+
+
+def mounts(document: dict[str, Any], target: Path) -> None:
+    """One bar for each row that stock was measured in."""
+    lines: list[Bar] = []
     for workload, rows in document["workloads"].items():
-        compared = [row for row in rows if row["ours_ahead_of_stock"]]
+        compared = [
+            Bar(row["title"].strip(), row["ours_ahead_of_stock"], _words(row), row["title"].startswith(" "))
+            for row in rows
+            if row["ours_ahead_of_stock"]
+        ]
         if compared:
-            lines += [(workload, None), *((row["title"], row) for row in compared)]
-    height = 0.2 * len(lines) + 1.2
-    figure, axes = plot.subplots(figsize=(11, height))
-    places = range(len(lines), 0, -1)
-    bars = [(place, row) for place, (_, row) in zip(places, lines, strict=True) if row]
-    ahead = [row["ours_ahead_of_stock"] for _, row in bars]
-    colours = ["tab:green" if one >= 1 else "tab:red" for one in ahead]
-    axes.barh([place for place, _ in bars], [one - 1 for one in ahead], left=1, color=colours)
-    axes.set_xscale("log")
-    # Room for the words beside the longest bars.
-    axes.set_xlim(min([0.5, *ahead]) / 15, max([2, *ahead]) * 30)
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.set_ylim(0.3, len(lines) + 0.7)
-    axes.minorticks_off()
-    axes.axvline(1, color="black", linewidth=0.8)
-    axes.set_yticks(places, [title.strip() for title, _ in lines], fontsize=7)
-    for label, (title, row) in zip(axes.get_yticklabels(), lines, strict=True):
-        label.set_fontweight("normal" if row else "bold")
-        # Indented in the table: they say more about the row above.
-        label.set_color("dimgrey" if title.startswith(" ") else "black")
-    for place, row in bars:
-        right = row["ours_ahead_of_stock"] >= 1
-        axes.annotate(
-            f" {_words(row)} ",
-            (row["ours_ahead_of_stock"], place),
-            va="center",
-            ha="left" if right else "right",
-            fontsize=7,
-        )
-    axes.set_xlabel(
-        "times better than arv-mount 3.2.1 (logarithmic; beside each bar: ours, stock)", fontsize=8
-    )
+            lines += [Bar(workload), *compared]
     facts = document["facts"]
     about = (
         f"{facts['command']}, rounds: {facts['rounds']}, cores: {facts['cores']}, source: {facts['source']}"
     )
-    axes.set_title(textwrap.fill(about, 120), fontsize=9)
-    _save(figure, target)
+    ratios(lines, about, "times better than arv-mount 3.2.1 (beside each bar: ours, stock)", target)
 
 
 def _words(row: dict[str, Any]) -> str:
@@ -70,6 +54,50 @@ def _words(row: dict[str, Any]) -> str:
     ours, stock = (number(row["median"][subject], row["unit"]) for subject in ("ours", "stock"))
     unit = "" if row["unit"] in COUNTS else f" {row['unit']}"
     return f"{least}{number(row['ours_ahead_of_stock'], '')} ({ours}, {least}{stock}{unit})"
+
+
+def engine(document: dict[str, Any], target: Path) -> None:
+    """One bar for each row of the collection engine beside the SDK."""
+    lines: list[Bar] = []
+    for result in document["results"]:
+        lines.append(Bar(f"{result['files']:,} files, {result['layout']}"))
+        for key, title in collection.ROWS.items():
+            # Results of an earlier version may lack a row.
+            ours, sdk = (result[model].get(key, 0.0) for model in collection.MODELS)
+            if ours > 0 and sdk > 0:
+                figures = f"({collection.shown(key, ours)}, {collection.shown(key, sdk)})"
+                lines.append(Bar(title, sdk / ours, f"{number(sdk / ours, '')} {figures}"))
+    ratios(lines, "collection engine", "times better than the SDK (beside each bar: ours, SDK)", target)
+
+
+def ratios(lines: Sequence[Bar], about: str, axis: str, target: Path) -> None:
+    """Bars on a logarithmic axis; 1 is as good as the other."""
+    plot = _pyplot()
+    figure, axes = plot.subplots(figsize=(11, 0.2 * len(lines) + 1.2))
+    places = range(len(lines), 0, -1)
+    bars = [
+        (place, bar, bar.ahead) for place, bar in zip(places, lines, strict=True) if bar.ahead is not None
+    ]
+    ahead = [value for _, _, value in bars]
+    colours = ["tab:green" if value >= 1 else "tab:red" for value in ahead]
+    axes.barh([place for place, _, _ in bars], [value - 1 for value in ahead], left=1, color=colours)
+    axes.set_xscale("log")
+    # Room for the words beside the longest bars.
+    axes.set_xlim(min([0.5, *ahead]) / 15, max([2, *ahead]) * 30)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_ylim(0.3, len(lines) + 0.7)
+    axes.minorticks_off()
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.set_yticks(places, [bar.title for bar in lines], fontsize=7)
+    for label, bar in zip(axes.get_yticklabels(), lines, strict=True):
+        label.set_fontweight("bold" if bar.ahead is None else "normal")
+        label.set_color("dimgrey" if bar.minor else "black")
+    for place, bar, value in bars:
+        side = "left" if value >= 1 else "right"
+        axes.annotate(f" {bar.words} ", (value, place), va="center", ha=side, fontsize=7)
+    axes.set_xlabel(f"{axis}; logarithmic", fontsize=8)
+    axes.set_title(textwrap.fill(about, 120), fontsize=9)
+    _save(figure, target)
 
 
 def growth(document: dict[str, Any], target: Path) -> None:
@@ -111,7 +139,9 @@ def draw(folder: Path) -> list[Path]:
         document = json.loads(source.read_text(encoding="utf-8"))
         target = source.with_suffix(".svg")
         if "workloads" in document:
-            ratios(document, target)
+            mounts(document, target)
+        elif "results" in document:
+            engine(document, target)
         elif "growth" in document:
             growth(document, target)
         else:

@@ -165,3 +165,31 @@ def test_a_picture_is_the_same_for_the_same_figures_and_marks_bounds(tmp_path: P
     again.unlink()
     plots.draw(again.parent)
     assert again.read_text() == finished
+
+
+def test_growth_is_drawn_from_what_was_written(tmp_path: Path) -> None:
+    costs_of = {"steady": 1, "dear": 2}
+    found = [
+        growth.Growth(
+            Kind(title, "files", lambda _bench, _size: Cost(1, 1, 1, 1), (1, 2)),
+            [Cost(size, 1.0, 0.1 * size**power, 0.0) for size in (10, 100, 1000)],
+        )
+        for title, power in costs_of.items()
+    ]
+    about = {**report.facts("python -m benchmarks", 1), "load_after": 0.0, "minutes": 1}
+    growth.write(found, about, tmp_path)
+    lines = (tmp_path / "growth.txt").read_text().splitlines()
+    assert ["grows" in line for line in lines if "(files)" in line] == [False, True]
+    (drawn,) = plots.draw(tmp_path)
+    picture = drawn.read_text()
+    assert all(words in picture for words in ("steady", "exponent 1.00", "dear", "exponent 2.00"))
+
+
+def test_the_engine_is_drawn_though_a_row_is_missing(tmp_path: Path) -> None:
+    result = {"files": 10_000, "layout": "deep", "ours": {"load": 0.5}, "sdk": {"load": 20.0}}
+    (tmp_path / "collection.json").write_text(json.dumps({"results": [result]}))
+    (drawn,) = plots.draw(tmp_path)
+    picture = drawn.read_text()
+    assert "10,000 files, deep" in picture
+    assert "40 (0.5 s, 20 s)" in picture
+    assert "portable data hash" not in picture
