@@ -178,7 +178,7 @@ class _Commit:
             for parent, files in self.files.items()
         ]
         lines += [empty_line(f"./{path}") for path in self.empty]
-        return CommitRequest(targets, "".join(lines), self.conflicts)
+        return CommitRequest(targets, b"".join(lines).decode(), self.conflicts)
 
 
 def _data(version: Version | None) -> Data | None:

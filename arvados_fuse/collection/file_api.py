@@ -118,7 +118,7 @@ class FileApi:
         writer = LineWriter(strip=portable_locators)
         saved = (part for part in self.content().snapshot()[0] if not part.is_unsaved)
         writer.add(escape(self.name), located(saved, ZERO_BLOCK))
-        return writer.text(stream_name)
+        return writer.text(stream_name).decode()
 
     # State.
 

@@ -1,24 +1,27 @@
 """Writing normalized manifest lines.
 
 Used by `plan`. Pure functions. A normalized line has its files sorted, every block once in the order of first
-use, and neighbouring
-ranges of a file joined: byte for byte what the SDK's `Collection.manifest_text(normalize=True)` writes.
+use, and neighbouring ranges of a file joined: byte for byte what the SDK's
+`Collection.manifest_text(normalize=True)` writes.
 """
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from operator import add
+from itertools import compress, islice
+from operator import add, le, not_
 from typing import NamedTuple
 
 from arvados_fuse.collection.listing import Listing
 from arvados_fuse.collection.manifest import ManifestIndex, stripped
 from arvados_fuse.collection.names import escape
-from arvados_fuse.collection.reuse import reusable_tokens
 from arvados_fuse.collection.segments import BLOCK_SIZE, Segment, Zeros
-from arvados_fuse.collection.tokens import BlockTable
+from arvados_fuse.collection.tokens import BlockTable, Line
 
 EMPTY_BLOCK = "d41d8cd98f00b204e9800998ecf8427e+0"
 """The locator that stands in a line without data (Arvados manifest format)."""
+
+WORTH_IT = 32
+"""Files from which on it is worth the trouble to look for text that can be used again."""
 
 
 class Range(NamedTuple):
@@ -30,9 +33,9 @@ class Range(NamedTuple):
     size: int
 
 
-def empty_line(path: str) -> str:
+def empty_line(path: str) -> bytes:
     """The line that keeps an empty directory."""
-    return f"{escape(path)} {EMPTY_BLOCK} 0:0:\\056\n"
+    return f"{escape(path)} {EMPTY_BLOCK} 0:0:\\056\n".encode()
 
 
 def located(segments: Iterable[Segment], zero_block: str) -> Iterator[Range]:
@@ -51,9 +54,12 @@ def located(segments: Iterable[Segment], zero_block: str) -> Iterator[Range]:
 
 
 class LineWriter:
-    """Collects the files of one line, which must come sorted by name."""
+    """Collects the files of one line, which must come sorted by name.
 
-    __slots__ = ("_locators", "_placed", "_size", "_strip", "_tokens")
+    _parts: the text of the first tokens, each part with the space before it; _tokens: those after it.
+    """
+
+    __slots__ = ("_locators", "_parts", "_placed", "_size", "_strip", "_tokens")
 
     def __init__(self, *, strip: bool) -> None:
         """strip: whether locators lose all hints but the size."""
@@ -61,11 +67,19 @@ class LineWriter:
         self._locators: list[str] = []
         self._placed: dict[str, int] = {}
         self._size = 0
+        self._parts: list[bytes | memoryview] = []
         self._tokens: list[str] = []
 
-    def text(self, path: str) -> str:
-        """The line, with its end."""
-        return " ".join([escape(path), *(self._locators or [EMPTY_BLOCK]), *self._tokens]) + "\n"
+    def text(self, path: str) -> bytes:
+        """The line, with its end, in UTF-8."""
+        self._join_tokens()
+        head = " ".join([escape(path), *(self._locators or [EMPTY_BLOCK])])
+        return b"".join([head.encode(), *self._parts, b"\n"])
+
+    def _join_tokens(self) -> None:
+        if self._tokens:
+            self._parts.append(f" {' '.join(self._tokens)}".encode())
+            self._tokens.clear()
 
     def place(self, locator: str, size: int) -> int:
         """Where a block is in the stream; behind all others when it is new."""
@@ -92,8 +106,8 @@ class LineWriter:
 
     def add_listing(self, source: "ListingSource", first: int, last: int) -> None:
         """Files `first` to `last - 1` of a listing."""
-        if source.texts is not None:
-            self._add_texts(source, source.texts, first, last)
+        if source.standing is not None:
+            self._add_standing(source, source.standing, first, last)
             return
         listing, table = source.listing, source.table
         starts = table.offsets
@@ -125,49 +139,117 @@ class LineWriter:
             source.places[number] = block
         return block
 
-    def _add_texts(self, source: "ListingSource", texts: list[str], first: int, last: int) -> None:
-        """The same, block by block: files of a block that stands where it stood keep their tokens."""
-        listing, starts = source.listing, source.table.offsets
-        positions, sizes, names = listing.positions, listing.sizes, listing.names
+    def _add_standing(self, source: "ListingSource", standing: "Standing", first: int, last: int) -> None:
+        """The same, where the text of tokens can be used again."""
+        empty = standing.empty
+        for at in empty[bisect_left(empty, first) : bisect_left(empty, last)]:
+            self._add_full(source, standing, first, at)
+            self._tokens.append(f"0:0:{source.listing.names[at]}")
+            first = at + 1
+        self._add_full(source, standing, first, last)
+
+    def _add_full(self, source: "ListingSource", standing: "Standing", first: int, last: int) -> None:
+        """Files that are not empty, block by block: where the blocks stand as they stood, so do the files."""
+        starts = source.table.offsets
+        positions, sizes, names = source.listing.positions, source.listing.sizes, source.listing.names
+        kept = first
         while first < last:
             number = bisect_right(starts, positions[first]) - 1
             end = starts[number + 1]
             stop = bisect_left(positions, end, first, last)
-            # Usually only the last file of a block goes on in the next.
+            # Only the last file of a block can go on in the next.
             inside = stop - 1 if positions[stop - 1] + sizes[stop - 1] > end else stop
-            if inside > first and max(map(add, positions[first:inside], sizes[first:inside])) > end:
-                inside = first
-            if inside > first:
-                shift = self._block(source, number) - starts[number]
-                if shift:
-                    self._tokens += [
-                        f"{position + shift}:{size}:{name}"
-                        for position, size, name in zip(
-                            positions[first:inside], sizes[first:inside], names[first:inside], strict=True
-                        )
-                    ]
-                else:
-                    self._tokens += texts[first:inside]
-            for at in range(inside, stop):
-                self.add(names[at], ranges_of(source.index, listing, at))
+            shift = self._block(source, number) - starts[number] if inside > first else 0
+            if shift:
+                self._add_text(standing, kept, first)
+                self._tokens += [
+                    f"{position + shift}:{size}:{name}"
+                    for position, size, name in zip(
+                        positions[first:inside], sizes[first:inside], names[first:inside], strict=True
+                    )
+                ]
+                kept = inside
+            if inside < stop and not self._stands(source, number, positions[inside] + sizes[inside]):
+                self._add_text(standing, kept, inside)
+                self.add(names[inside], ranges_of(source.index, source.listing, inside))
+                kept = stop
             first = stop
+        self._add_text(standing, kept, last)
+
+    def _stands(self, source: "ListingSource", number: int, end: int) -> bool:
+        """Whether the blocks from `number` to the one that ends at `end` or holds it are where they were."""
+        starts = source.table.offsets
+        while starts[number] < end:
+            if self._block(source, number) != starts[number]:
+                return False
+            number += 1
+        return True
+
+    def _add_text(self, standing: "Standing", first: int, last: int) -> None:
+        if first < last:
+            self._join_tokens()
+            self._parts.append(standing.text(first, last))
+
+
+class Standing:
+    """The tokens of a line, to be used again as pieces of its text: each file once, in order, spelled as it
+    would be written, and none beginning before the one before it ends.
+
+    A million tokens are written in a second; their text is copied in a few milliseconds.
+
+    empty: the files without bytes, whose tokens may have to be written anew.
+    """
+
+    __slots__ = ("_at", "_end", "_line", "_names", "empty")
+
+    def __init__(self, line: Line, listing: Listing) -> None:
+        self.empty = list(compress(range(len(listing.sizes)), map(not_, listing.sizes)))
+        self._line = line
+        self._names = listing.names
+        self._at = -1
+        self._end = line.body - 1
+
+    @classmethod
+    def of(cls, index: ManifestIndex, listing: Listing, table: BlockTable) -> "Standing | None":
+        """That of the line of a listing, if all its tokens can be used again."""
+        positions, sizes = listing.positions, listing.sizes
+        if len(sizes) < WORTH_IT or not listing.in_line_order or table.has_empty:
+            return None
+        if not all(map(le, map(add, positions, sizes), islice(positions, 1, None))):
+            return None
+        return cls(index.line(listing.entry), listing)
+
+    def text(self, first: int, last: int) -> memoryview:
+        """The tokens of files `first` to `last - 1`, with the space before; must be asked for in order."""
+        start = self._end_of(first - 1)
+        return memoryview(self._line.data)[start : self._end_of(last - 1)]
+
+    def _end_of(self, at: int) -> int:
+        """Where a file's token ends in the text. The search goes on where it last ended: one pass for all."""
+        if at == self._at:
+            return self._end
+        data, last = self._line.data, len(self._names) - 1
+        token_end = f":{self._names[at]} ".encode()
+        self._end = self._line.end if at == last else data.index(token_end, self._end) + len(token_end) - 1
+        self._at = at
+        return self._end
 
 
 class ListingSource:
     """A listing whose files go into a line.
 
     places: where the blocks of the listing's own stream are in the line so far, -1 for not yet.
-    texts: its tokens, if they can be used again.
+    standing: its tokens, if they can be used again.
     """
 
-    __slots__ = ("index", "listing", "places", "table", "texts")
+    __slots__ = ("index", "listing", "places", "standing", "table")
 
     def __init__(self, index: ManifestIndex, listing: Listing) -> None:
         self.index = index
         self.listing = listing
         self.table = index.blocks(listing.entry)
         self.places = [-1] * len(self.table.locators)
-        self.texts = None if self.table.has_empty else reusable_tokens(index, listing)
+        self.standing = Standing.of(index, listing, self.table)
 
 
 def escaped(names: Sequence[str]) -> Sequence[str]:
@@ -205,7 +287,7 @@ def directory_line(
     changes: Mapping[str, Sequence[Range] | None],
     *,
     strip: bool,
-) -> str:
+) -> bytes:
     """The line of a directory: the files of `listing`, with `changes` over it (None: no such file); it has at
     least one."""
     writer = LineWriter(strip=strip)

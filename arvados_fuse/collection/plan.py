@@ -91,9 +91,9 @@ class Plan(NamedTuple):
                     name: None if segments is None else _ranges(segments, moves, zero_block)
                     for name, segments in part.changes.items()
                 }
-                yield directory_line(part.path, part.manifest, part.listing, changes, strip=strip).encode()
+                yield directory_line(part.path, part.manifest, part.listing, changes, strip=strip)
             elif isinstance(part, Empty):
-                yield empty_line(part.path).encode()
+                yield empty_line(part.path)
             elif not self.normalize and part.last - part.first == len(part.manifest.keys) and _in_place(part):
                 yield strip_hints(part.manifest.data) if strip else part.manifest.data
             elif self.normalize or part.manifest.has_loose_lines:
@@ -135,9 +135,9 @@ def normalized(part: Lines, *, strip: bool) -> Iterator[bytes]:
             continue
         listing = Listing.read(part.manifest, key)
         if listing.names:
-            yield directory_line(_path(part, key), part.manifest, listing, {}, strip=strip).encode()
+            yield directory_line(_path(part, key), part.manifest, listing, {}, strip=strip)
         elif not listing.subdirectories and (key or part.path != "."):
-            yield empty_line(_path(part, key)).encode()
+            yield empty_line(_path(part, key))
 
 
 def make_plan(root: Directory, path: str = ".", *, normalize: bool = False) -> Plan:

@@ -36,7 +36,7 @@ def manifest_of(states: Mapping[str, State], zero_block: str = ZERO_BLOCK) -> st
     lines += [
         empty_line(f"./{path}") for path, state in states.items() if state is DIRECTORY and path not in held
     ]
-    return "".join(lines)
+    return b"".join(lines).decode()
 
 
 def state_at(finder: Finder, path: str) -> State:
