@@ -9,6 +9,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -143,16 +144,24 @@ class Mount:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env={**environment, **self.subject.environment},
+                env={**environment, **self.subject.environment, "PYTHONFAULTHANDLER": "1"},
             )
         done = watcher.finish(READY_LIMIT)
         if not done.finished:
-            code = self._process.poll()
-            state = "it still runs" if code is None else f"it ended with {code}"
-            raise Failed(
-                f"it was not ready in {READY_LIMIT:.0f} s ({state}): {self.said() or 'it said nothing'}"
-            )
+            raise Failed(f"it was not ready in {READY_LIMIT:.0f} s{self._why()}")
         return float(done.figures["at"]) - started
+
+    def _why(self) -> str:
+        """What is known about a mount that did not come up. One that still runs is ended with SIGABRT, so
+        that Python's fault handler tells where it was."""
+        assert self._process is not None
+        code = self._process.poll()
+        if code is None:
+            self._process.send_signal(signal.SIGABRT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(LEAVE_LIMIT)
+        state = "it still ran" if code is None else f"it had ended with {code}"
+        return f", {state}; its log: {self.said()}"
 
     def said(self) -> str:
         """The last of what it wrote."""
