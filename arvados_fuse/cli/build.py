@@ -15,7 +15,7 @@ from arvados_fuse.api import ApiClient, ApiSettings, EventListener, News, Pace
 from arvados_fuse.cli import logs, saving, warm
 from arvados_fuse.cli.inside import Inside
 from arvados_fuse.cli.preflight import shared_cache
-from arvados_fuse.fuse.notify import Notifier
+from arvados_fuse.fuse.notify import Notifier, expires_names
 from arvados_fuse.fuse.operations import Operations
 from arvados_fuse.fuse.session import Session
 from arvados_fuse.keep import BlockCache, BlockReplaced, DiskStore, RamStore
@@ -131,6 +131,7 @@ def build(options: MountOptions, settings: ApiSettings) -> MountSession:
             writeback=writeback,
             storage_classes=options.storage_classes,
             sync_on_close=options.sync_on_close,
+            expires_names=expires_names(os.uname().release),
         )
         sink.context = context
         if writeback is not None:

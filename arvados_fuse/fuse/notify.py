@@ -9,6 +9,7 @@ and can't say that a name is only to be asked for again.
 import logging
 import os
 import queue
+import re
 import struct
 import subprocess
 import sys
@@ -28,8 +29,15 @@ EXPIRE_ONLY = 1
 """fuse_out_header, fuse_notify_inval_inode_out, fuse_notify_inval_entry_out and their codes: linux/fuse.h.
 EXPIRE_ONLY: keep the name but ask before it is used again (Linux 6.2; before, the field was ignored and the
 name is dropped)."""
+EXPIRING_SINCE = (6, 2)
 STOP_WITHIN = 1.0
 """Seconds."""
+
+
+def expires_names(release: str) -> bool:
+    """Whether a kernel of this release (uname(2)) can be told to ask again for a name that it keeps."""
+    version = re.match(r"(\d+)\.(\d+)", release)
+    return version is not None and (int(version[1]), int(version[2])) >= EXPIRING_SINCE
 
 
 def encoded(invalidation: Invalidation) -> bytes:

@@ -205,6 +205,10 @@ class CollectionDirectory(DirectoryNode):
         self._version: weakref.ref[Version] | None = None
         self._directory: weakref.ref[Directory] | None = None
 
+    @property
+    def lasting(self) -> bool:
+        return self.context.expires_names
+
     def attributes(self, timeout: float | None = None) -> Attributes:
         context, state = self.context, self.state
         if timeout is None:

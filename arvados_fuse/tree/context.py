@@ -49,7 +49,8 @@ class Context:
     deadline: the longest that a request of the kernel waits for a load.
     writeback: None on a read-only mount. storage_classes: for new collections. sync_on_close: whether closing
     a file waits until it is saved. save_deadline: the longest that a request waits for that. changed_here: is
-    told the key of a collection that was changed through this mount; never waits.
+    told the key of a collection that was changed through this mount; never waits. expires_names: whether the
+    kernel can be told to ask again for the name of a directory without taking it from those who work there.
     """
 
     def __init__(
@@ -67,11 +68,14 @@ class Context:
         writeback: "WriteBack | None" = None,
         storage_classes: Sequence[str] = (),
         sync_on_close: bool = False,
+        expires_names: bool = False,
     ) -> None:
         self.api = api
         self.writeback = writeback
         self.storage_classes = list(storage_classes)
         self.sync_on_close = sync_on_close
+        # What is changed here is not told for directories, so there the kernel has to ask.
+        self.expires_names = expires_names and writeback is None
         self.save_deadline = SAVE_DEADLINE
         self.changed_here: Callable[[str], None] = lambda _key: None
         self._working: dict[str, CollectionState] = {}

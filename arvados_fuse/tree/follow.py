@@ -4,9 +4,9 @@ Made by `cli/build.py` with a queue of news to read and one of `Invalidation`s t
 here: what may have changed is marked, and asked for when somebody looks. One thread; it never waits for a
 server.
 
-The kernel is told only about files, which it may remember for long. Names of directories and missing names
-it may remember for a moment (`BRIEF`), so that it asks by itself: to drop a directory's name would take the
-ground from under programs that work in it.
+The kernel is told about what it may remember for long. Missing names it may remember for a moment (`BRIEF`),
+so that it asks by itself; and directories, where it could only be told to drop their names: that would take
+the ground from under programs that work in them (`Context.expires_names`).
 """
 
 import logging
@@ -19,6 +19,7 @@ from arvados_fuse.api import Change, Lost, News, Status
 from arvados_fuse.tree.attributes import Invalidation
 from arvados_fuse.tree.context import Context
 from arvados_fuse.tree.inodes import Inodes
+from arvados_fuse.tree.nodes import DirectoryNode
 from arvados_fuse.tree.projects import project_key
 
 logger = logging.getLogger("arvados.arvados_fuse")
@@ -27,16 +28,27 @@ LONG = 60.0
 """Seconds for which what was learned of our own things is good while events arrive. Not longer: there is no
 event when a date of trashing has come. (Others' things: `Context.policy_for`.)"""
 BRIEF = 0.3
-"""Seconds for which the kernel remembers directories and missing names while events arrive: a change
-elsewhere shows within a second."""
+"""Seconds for which the kernel remembers what it is not told about while events arrive: a change elsewhere
+shows within a second."""
 AGAIN_AFTER = 0.3
 """Seconds after which the kernel is told once more: answers that were on their way to it when it was told
 first have come by then. Changes of one collection in that time are told together."""
 GRACE = 3.0
 """Seconds without events before the kernel has to forget what it remembers for long: most breaks are shorter,
 and are made good."""
+NAMED = frozenset({"arvados#collection", "arvados#group"})
+"""Kinds of what has a name in the tree that the kernel may remember for long."""
 PERMISSIONS = frozenset({"can_read", "can_write", "can_manage", "can_login"})
 """Names of links that give permissions. (Events do not tell the class of a link.)"""
+
+
+class Told(NamedTuple):
+    """What the kernel is told about: the directories that show `uuid`; or what is inside them; or, with
+    `called`, only what has that name there or was kept apart from it."""
+
+    uuid: str
+    inside: bool = False
+    called: str | None = None
 
 
 class ChangedHere(NamedTuple):
@@ -66,9 +78,9 @@ class Follower:
         context.changed_here = self._note_change
         self._invalidations = invalidations
         self._refresh_time = refresh_time
-        # When to tell the kernel once more, by collection; those that have changed again since it was told.
-        self._again: dict[str, float] = {}
-        self._more: set[str] = set()
+        # When to tell the kernel once more; and what has changed again since it was told.
+        self._again: dict[Told, float] = {}
+        self._more: set[Told] = set()
         self._all_again: float | None = None
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -120,7 +132,7 @@ class Follower:
         if isinstance(news, Change):
             self._changed(news)
         elif isinstance(news, ChangedHere):
-            self._tell_kernel(news.key)
+            self._tell_kernel(Told(news.key, inside=True))
         elif isinstance(news, Lost):
             logger.debug("Everything is asked for again: %s", news.reason)
             self._expire_all(news.before)
@@ -144,13 +156,27 @@ class Follower:
         elif change.kind == "arvados#link" and PERMISSIONS & {change.old_name, change.new_name}:
             self._expire_all(time.monotonic())
 
+        if change.kind in NAMED and context.expires_names:
+            self._names_changed(change)
+
     def _collection_changed(self, change: Change) -> None:
         state = self._context.known_collection(change.uuid)
         if state is None:
             return
         state.expire()
         if change.moves or not state.shows(change.new_portable_data_hash):
-            self._tell_kernel(change.uuid)
+            self._tell_kernel(Told(change.uuid, inside=True))
+
+    def _names_changed(self, change: Change) -> None:
+        """What the object is called and what `stat` tells of it; and names that others had because of it."""
+        self._tell_kernel(Told(change.uuid))
+        shown = self._context.names.shown
+        names = {shown(name) for name in (change.old_name, change.new_name) if name is not None}
+        if not names:
+            self._tell_kernel_all()
+        for owner in change.owners:
+            for name in names:
+                self._tell_kernel(Told(owner, called=name))
 
     def _expire_all(self, before: float) -> None:
         self._context.policy.expire_all(before)
@@ -173,34 +199,43 @@ class Follower:
 
     # The kernel
 
-    def _tell_kernel(self, key: str) -> None:
+    def _tell_kernel(self, what: Told) -> None:
         """Now, and once more later; but if it was told a moment ago, not now and twice more later."""
-        if key in self._again:
-            self._more.add(key)
+        if what in self._again:
+            self._more.add(what)
         else:
-            self._again[key] = time.monotonic() + AGAIN_AFTER
-            self._put(key)
+            self._again[what] = time.monotonic() + AGAIN_AFTER
+            self._put(what)
 
     def _tell_kernel_all(self) -> None:
-        for key in self._inodes.shown():
-            self._tell_kernel(key)
+        for uuid in self._inodes.shown():
+            self._tell_kernel(Told(uuid))
+            self._tell_kernel(Told(uuid, inside=True))
 
     def _repeat(self) -> None:
         """Tell the kernel what is due to be told once more."""
         now = time.monotonic()
-        for key in [key for key, due in self._again.items() if due <= now]:
-            del self._again[key]
-            if key in self._more:
-                self._more.remove(key)
-                self._again[key] = now + AGAIN_AFTER
-            self._put(key)
+        for what in [what for what, due in self._again.items() if due <= now]:
+            del self._again[what]
+            if what in self._more:
+                self._more.remove(what)
+                self._again[what] = now + AGAIN_AFTER
+            self._put(what)
         if self._all_again is not None and self._all_again <= now:
             self._all_again = None
             self._tell_kernel_all()
 
-    def _put(self, key: str) -> None:
-        encode = self._context.names.encode
-        for directory, name in self._inodes.lasting_names(key):
-            raw = encode(name)
-            if raw is not None:
-                self._invalidations.put(Invalidation(directory, raw))
+    def _put(self, what: Told) -> None:
+        inodes = self._inodes
+        if what.called is not None:
+            nodes = inodes.lasting_called(what.uuid, what.called)
+        else:
+            nodes = inodes.lasting_inside(what.uuid) if what.inside else inodes.lasting_tops(what.uuid)
+        for node in nodes:
+            parent = node.parent
+            raw = self._context.names.encode(node.name)
+            if parent is not None and raw is not None:
+                self._invalidations.put(Invalidation(parent.ino, raw))
+            if isinstance(node, DirectoryNode):
+                # For those who have it open or work in it, and never use the name.
+                self._invalidations.put(Invalidation(node.ino, attributes_only=True))

@@ -144,7 +144,7 @@ class Inodes:
             return list(self._nodes.values())
 
     def shown(self) -> list[str]:
-        """The uuids of all collections of which a top directory is in the table."""
+        """The uuids of all collections, projects and users of which a top directory is in the table."""
         with self._lock:
             return list(self._showing)
 
@@ -152,9 +152,15 @@ class Inodes:
         """Whether more than one directory that is in use shows the collection `uuid`."""
         return len(self._showing.get(uuid, ())) > 1
 
-    def lasting_names(self, uuid: str) -> Iterator[tuple[int, str]]:
-        """Number of the directory, and name, of everything in the collection `uuid` that the kernel may
-        remember for long.
+    def lasting_tops(self, uuid: str) -> Iterator[Node]:
+        """Of the directories that show `uuid`, those of which the kernel may remember the name for long."""
+        with self._lock:
+            tops = list(self._showing.get(uuid, ()))
+        return (node for node in tops if node.lasting)
+
+    def lasting_inside(self, uuid: str) -> Iterator[Node]:
+        """Everything in the directories that show `uuid` of which the kernel may remember the name for long,
+        without what shows a collection or project of its own.
 
         The lock is held for one directory at a time: what is adopted meanwhile may be left out.
         """
@@ -165,12 +171,23 @@ class Inodes:
             if not isinstance(directory, DirectoryNode):
                 continue
             with self._lock:
-                children = list(directory.children.items())
-            for name, node in children:
-                if node.lasting:
-                    yield directory.ino, name
-                elif isinstance(node, DirectoryNode):
-                    waiting.append(node)
+                children = [node for node in directory.children.values() if not node.shows]
+            yield from (node for node in children if node.lasting)
+            waiting += children
+
+    def lasting_called(self, uuid: str, name: str) -> Iterator[Node]:
+        """What is called `name` in the directories that show `uuid`, or would be but for another of that
+        name, if the kernel may remember it for long."""
+        apart = f"{name}~"
+        with self._lock:
+            tops = [node for node in self._showing.get(uuid, ()) if isinstance(node, DirectoryNode)]
+            called = [
+                node
+                for top in tops
+                for child, node in top.children.items()
+                if child == name or child.startswith(apart)
+            ]
+        return (node for node in called if node.lasting)
 
     def check(self) -> None:
         """Raise AssertionError when an invariant of the table does not hold."""

@@ -70,13 +70,18 @@ class ListingRef(NamedTuple):
 class ListedDirectory(DirectoryNode):
     """Shows a listing."""
 
-    __slots__ = ("_listing", "_mtime_ns", "key")
+    __slots__ = ("_listing", "_mtime_ns", "key", "shows")
 
     def __init__(self, context: Context, key: str, listing: Listing, mtime_ns: int) -> None:
         super().__init__(context)
         self.key = key
         self._listing = listing
         self._mtime_ns = mtime_ns
+        self.shows = self.uuid
+
+    @property
+    def lasting(self) -> bool:
+        return bool(self.shows) and self.context.expires_names
 
     def attributes(self, timeout: float | None = None) -> Attributes:
         context = self.context
@@ -116,8 +121,11 @@ class ListedDirectory(DirectoryNode):
 
     def find(self, name: str) -> Found:
         entry, timeout = self._listing.find(name)
-        # What is moved out of the trash is another object at once.
-        return entry, 0.0 if self.key.startswith(f"{TRASH} ") else timeout
+        if not self.shows:
+            # What is moved out of the trash is another object at once.
+            return entry, 0.0 if self.key.startswith(f"{TRASH} ") else self.context.brief(timeout)
+        # A filter group's names can come to stand for something else without an event on that.
+        return entry, self.context.brief(timeout) if self.is_filtered else timeout
 
     def make(self, name: str, content: Entry) -> Node:
         return content.node(self.context, self)

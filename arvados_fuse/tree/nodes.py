@@ -38,10 +38,8 @@ class Node:
 
     __slots__ = ("__weakref__", "context", "ino", "lookups", "name", "opens", "parent")
 
-    lasting = False
-    """Whether the kernel is told when the name stands for something else, and may remember it for long."""
     shows = ""
-    """At the top of a collection that can change: its uuid."""
+    """At the top of a collection that can change, or of what a project or user owns: the uuid."""
 
     def __init__(self, context: "Context") -> None:
         self.context = context
@@ -50,6 +48,12 @@ class Node:
         self.opens = 0
         self.parent: DirectoryNode | None = None
         self.name = ""
+
+    @property
+    def lasting(self) -> bool:
+        """Whether the kernel is told when the name stands for something else, and may remember it for
+        long."""
+        return False
 
     def path(self) -> str:
         """Where it is on the mount, for reports: names with slashes between them, "" for the root."""

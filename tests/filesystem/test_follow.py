@@ -5,6 +5,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import pytest
 from drivers import TreeDriver, exists
 from event_peers import event, uuid_of
 from servers import wait_for
-from worlds import Maker, session
+from worlds import Maker, World, session
 
 from arvados_fuse.api import Lost, News, Status
 from arvados_fuse.api.changes import change_of
@@ -39,6 +40,10 @@ class Followed(NamedTuple):
     files: dict[str, tuple[int, bytes]]
     """By path in the collection: the directory's number and the name."""
 
+    def own_name(self) -> list[tuple[int, bytes]]:
+        """The name of the collection, and the attributes of its top directory."""
+        return [(ROOT, b"c"), (self.files["a"][0], b"")]
+
     def take_told(self) -> list[tuple[int, bytes]]:
         """What the kernel was told until now."""
         taken = []
@@ -63,14 +68,16 @@ class Followed(NamedTuple):
         return found
 
 
-@pytest.fixture
-def followed(mine: Maker, tmp_path: Path) -> Iterator[Followed]:
+@contextmanager
+def following(mine: Maker, base: Path, *, expires_names: bool) -> Iterator[Followed]:
+    """expires_names: whether the kernel can be told to ask again for the name of a directory."""
     project = mine.project("for a test")
     made = mine.collection("c", {name: name.encode() for name in NAMES}, owner_uuid=project)
     with session(
-        mine.server, mine.token, tmp_path, mode="project", target=project, refresh_time=REFRESH
+        mine.server, mine.token, base, mode="project", target=project, refresh_time=REFRESH
     ) as built:
         fs = built.filesystem
+        fs.context.expires_names = expires_names
         news: queue.SimpleQueue[News] = queue.SimpleQueue()
         told: queue.SimpleQueue[Invalidation] = queue.SimpleQueue()
         follower = Follower(fs.context, fs.inodes, news, told, refresh_time=REFRESH)
@@ -83,6 +90,18 @@ def followed(mine: Maker, tmp_path: Path) -> Iterator[Followed]:
             result.lookup(f"c/{name}")
         yield result
         follower.stop()
+
+
+@pytest.fixture
+def followed(mine: Maker, tmp_path: Path) -> Iterator[Followed]:
+    with following(mine, tmp_path, expires_names=False) as result:
+        yield result
+
+
+@pytest.fixture
+def expiring(mine: Maker, tmp_path: Path) -> Iterator[Followed]:
+    with following(mine, tmp_path, expires_names=True) as result:
+        yield result
 
 
 def both(pdh_before: str, pdh_after: str, **more: Any) -> dict[str, Any]:
@@ -284,6 +303,103 @@ def test_what_may_change_everything(followed: Followed, fields: dict[str, Any], 
     followed.take(**fields)
     assert (state.timeout() == 0) is everything
     assert bool(followed.take_told()) is everything
+
+
+# Where the kernel can be told to ask again for the name of a directory
+
+
+def test_directories_last_where_their_names_expire(expiring: Followed) -> None:
+    expiring.follower.take(Status("connected", 0.0))
+    for path in ("c", "c/d", "c/d/e"):
+        assert expiring.lookup(path).timeout > BRIEF
+        assert expiring.tree.fs.getattr(expiring.lookup(path).ino).timeout > BRIEF
+    with pytest.raises(Missing) as missing:
+        expiring.lookup("c/nothing")
+    assert missing.value.timeout == BRIEF, "nothing is told of names that are missing"
+
+
+def test_the_name_and_attributes_of_a_collection_are_told(expiring: Followed) -> None:
+    expiring.change(**both(expiring.pdh, expiring.pdh, name="c"))
+    assert set(expiring.take_told()) == set(expiring.own_name()), "what is inside is the same"
+
+
+def test_new_content_is_told_for_directories_too(expiring: Followed) -> None:
+    expiring.change(**both(expiring.pdh, OTHER, name="c"))
+    top, d, e = (expiring.files[name][0] for name in NAMES)
+    inside = [*expiring.files.values(), (top, b"d"), (d, b""), (d, b"e"), (e, b"")]
+    assert set(expiring.take_told()) == {*expiring.own_name(), *inside}
+
+
+def test_who_takes_a_name_is_told_to_those_who_had_it(expiring: Followed) -> None:
+    project = expiring.project
+    newcomer = {"object_uuid": uuid_of(77), "object_owner_uuid": project, "event_type": "create"}
+    expiring.take(**newcomer, properties={"new_attributes": {"name": "c", "owner_uuid": project}})
+    assert set(expiring.take_told()) == set(expiring.own_name())
+    expiring.take(**newcomer, properties={"new_attributes": {"name": "other", "owner_uuid": project}})
+    assert expiring.take_told() == []
+
+
+def test_an_event_without_a_name_is_told_for_everything(expiring: Followed) -> None:
+    expiring.take(object_uuid=uuid_of(77), object_owner_uuid=expiring.project, properties={})
+    assert {*expiring.files.values(), *expiring.own_name()} < set(expiring.take_told())
+
+
+def test_everything_is_told_when_events_were_lost(expiring: Followed) -> None:
+    expiring.follower.take(Lost(time.monotonic(), "test"))
+    assert {*expiring.files.values(), *expiring.own_name()} < set(expiring.take_told())
+
+
+def test_subprojects_and_what_was_kept_apart_are_told(mine: Maker, tmp_path: Path) -> None:
+    project = mine.project("for a test")
+    below = mine.project("same/name", owner_uuid=project)
+    apart = mine.collection("same_name", {"a": b"a"}, owner_uuid=project)["uuid"]
+    with session(
+        mine.server, mine.token, tmp_path, mode="project", target=project, refresh_time=REFRESH
+    ) as built:
+        fs = built.filesystem
+        fs.context.expires_names = True
+        told: queue.SimpleQueue[Invalidation] = queue.SimpleQueue()
+        follower = Follower(fs.context, fs.inodes, queue.SimpleQueue(), told, refresh_time=REFRESH)
+        names = {name.encode(): fs.lookup(ROOT, name.encode()).ino for name in TreeDriver(fs).names("")}
+        assert len(names) == 2
+        attributes = {"name": "same/name", "owner_uuid": project}
+        change = change_of(
+            event(1, object_uuid=below, object_owner_uuid=project)
+            | {"properties": {"old_attributes": attributes, "new_attributes": attributes}}
+        )
+        assert change is not None
+        follower.take(change)
+        heard = [told.get() for _ in range(told.qsize())]
+        assert {one.name for one in heard if one.name} == set(names)
+        assert {one.inode for one in heard if not one.name} == set(names.values())
+        assert apart[-15:].encode() in max(names) or below[-15:].encode() in max(names)
+
+
+@pytest.mark.parametrize(("where", "lasts"), [("by_tag", False), ("shared", False), ("home", True)])
+def test_names_that_may_change_without_an_event_on_the_object(
+    world: World, tmp_path: Path, where: str, lasts: bool
+) -> None:
+    with session(world.server, world.token, tmp_path, mode="all", refresh_time=REFRESH) as built:
+        fs = built.filesystem
+        fs.context.expires_names = True
+        Follower(fs.context, fs.inodes, queue.SimpleQueue(), queue.SimpleQueue(), refresh_time=REFRESH).take(
+            Status("connected", 0.0)
+        )
+        path = f"by_tag/{world.ids['tag']}" if where == "by_tag" else where
+        root = TreeDriver(fs)
+        entries = [name for name in root.names(path) if not name.startswith(".")]
+        timeouts = []
+        for name in entries:
+            with root.at(f"{path}/{name}") as found:
+                if found.is_directory:
+                    timeouts.append(found.timeout)
+        assert timeouts
+        assert all((timeout > BRIEF) is lasts for timeout in timeouts), timeouts
+
+
+def test_a_mount_that_can_be_changed_asks_for_directories(mine: Maker, tmp_path: Path) -> None:
+    with session(mine.server, mine.token, tmp_path, mode="all", read_write=True) as built:
+        assert not built.filesystem.context.expires_names
 
 
 def test_a_failure_is_logged_and_the_next_news_is_followed(

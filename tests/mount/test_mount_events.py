@@ -16,7 +16,9 @@ from mounting import Mounted, mounted, needs_fuse
 from servers import PROJECT, LocalServer, wait_for
 from worlds import Maker, environment
 
+from arvados_fuse.fuse.notify import expires_names
 from arvados_fuse.fuse.unmount import mounts_at, unmount
+from arvados_fuse.tree.follow import AGAIN_AFTER, BRIEF
 
 pytestmark = needs_fuse
 
@@ -260,6 +262,32 @@ def test_unchanged_files_stay_in_the_kernel(stage: Stage, home: Mounted) -> None
     stage.save()
     wait_for(lambda: (stage.root / "c/d/changed").read_bytes() == b"more", "the change shows")
     assert (stage.root / "c/same").stat().st_ino == before.st_ino
+
+
+def lookups(mount: Mounted) -> int:
+    """How often the kernel has asked for a name."""
+    command = [str(PROJECT / "bin/arv-mount"), "--status", "--json", str(mount.root)]
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=True)
+    count: int = json.loads(done.stdout)["operations"]["lookup"]["count"]
+    return count
+
+
+@pytest.mark.skipif(not expires_names(os.uname().release), reason="this kernel can't expire names")
+def test_a_second_look_asks_nothing(stage: Stage, home: Mounted) -> None:
+    """Where the kernel can be told of changes in directories it answers by itself meanwhile."""
+
+    def look() -> int:
+        for name in os.listdir(stage.root):
+            os.stat(stage.root / name)
+        return lookups(home)
+
+    time.sleep(3 * AGAIN_AFTER)  # what was told when the stage was set has come by then
+    before = look()
+    time.sleep(2 * BRIEF)  # time itself is what is tested
+    assert look() == before
+    stage.maker.update("collections", stage.uuid, name="another name")
+    wait_for((stage.root / "another name").exists, "the change shows")
+    assert look() > before
 
 
 class Sharing:
