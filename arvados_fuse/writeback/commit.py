@@ -147,8 +147,8 @@ class Commits:
     def _renewed(self, pending: Pending, batch: Batch) -> Batch:
         """The batch with locators that will be taken: signed by the collection where it has the block."""
         life = getattr(self._records, "blob_signature_ttl", float("inf"))
-        kept = self._uploads.kept
-        renewal = Renewal(self._blocks, lambda: self._classes(batch.uuid), life, kept=kept)
+        kept, now = self._uploads.kept, self._server_time()
+        renewal = Renewal(self._blocks, lambda: self._classes(batch.uuid), life, kept=kept, now=now)
         if not any(renewal.is_needed(row.after) for row in batch.rows.values()):
             return batch
         manifest = self._fetch(batch.uuid).manifest
@@ -287,8 +287,10 @@ class Commits:
                 state = signed_by(manifest, state)
             return state
 
-        kept = self._uploads.kept
-        renewal = Renewal(self._blocks, lambda: self._classes(batch.uuid), is_refused=is_refused, kept=kept)
+        kept, now = self._uploads.kept, self._server_time()
+        renewal = Renewal(
+            self._blocks, lambda: self._classes(batch.uuid), is_refused=is_refused, kept=kept, now=now
+        )
         zeros = zero_block
         try:
             rows = {
@@ -306,6 +308,11 @@ class Commits:
         fresh = batch._replace(rows=rows)
         pending.refine(fresh)
         return fresh, zeros
+
+    def _server_time(self) -> float:
+        """Seconds since 1970 by the server's clock, by which signatures end."""
+        told = getattr(self._records, "server_time", time.time)
+        return float(told())
 
     def _token(self) -> str:
         """The token in use, for signatures are made for one."""

@@ -9,7 +9,6 @@ Threads: any.
 
 import re
 import threading
-import time
 from collections.abc import Callable, Iterable, Sequence
 
 from arvados_fuse.collection.manifest import ManifestIndex, stripped
@@ -84,15 +83,17 @@ class Renewal:
         is_refused: Callable[[str], bool] = lambda locator: False,
         *,
         kept: Kept,
+        now: float,
     ) -> None:
         """classes: called for the storage classes of new blocks. life: seconds that a new signature lives.
-        is_refused: whether a locator that looks good may be what the server refused."""
+        is_refused: whether a locator that looks good may be what the server refused. now: seconds since 1970,
+        by the server's clock."""
         self._blocks = blocks
         self._kept = kept
         self._classes = classes
         self._is_refused = is_refused
         self._fresh: dict[str, str] = {}
-        self._soon = time.time() + min(RENEW_BEFORE, life / 10)
+        self._soon = now + min(RENEW_BEFORE, life / 10)
 
     def is_needed(self, state: State) -> bool:
         """Whether some locator of a state would not be taken, or not for long."""

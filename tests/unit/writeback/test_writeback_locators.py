@@ -20,7 +20,7 @@ def signed(locator: str, seconds: float) -> str:
 
 def test_a_locator_that_holds_is_left_alone() -> None:
     blocks = Blocks()
-    renewal = Renewal(blocks, tuple, kept=NOTHING)
+    renewal = Renewal(blocks, tuple, kept=NOTHING, now=time.time())
     state = (Segment(signed(FOO, 7200), 0, 3), Segment(ZEROS, 0, 9), Segment(FOO, 1, 1))
     assert not renewal.is_needed(state)
     assert renewal.renewed(state) is state
@@ -29,7 +29,7 @@ def test_a_locator_that_holds_is_left_alone() -> None:
 
 def test_one_that_ends_soon_is_stored_again_once() -> None:
     blocks = Blocks()
-    renewal = Renewal(blocks, tuple, kept=NOTHING)
+    renewal = Renewal(blocks, tuple, kept=NOTHING, now=time.time())
     old = signed(FOO, 60)
     state = (Segment(old, 0, 1), Segment(ZEROS, 0, 9), Segment(old, 2, 1))
     assert renewal.is_needed(state)
@@ -48,16 +48,23 @@ def test_bytes_that_are_kept_are_stored_again_without_reading(tmp_path: Path) ->
     kept = Kept(100, set)
     old = signed(FOO, 60)
     kept.add(old, [Segment(spool, 2, 3)])
-    fresh = Renewal(blocks, tuple, kept=kept).renewed((Segment(old, 1, 2),))
+    fresh = Renewal(blocks, tuple, kept=kept, now=time.time()).renewed((Segment(old, 1, 2),))
     assert isinstance(fresh, tuple)
     assert (blocks.reads, blocks.stored) == ([], [b"foo"])
     spools.close()
 
 
+def test_the_server_s_clock_decides() -> None:
+    """Ours may be a month ahead: nothing is stored again for that."""
+    state = (Segment(signed(FOO, 7200), 0, 3),)
+    assert not Renewal(Blocks(), tuple, kept=NOTHING, now=time.time() + 3600).is_needed(state)
+    assert Renewal(Blocks(), tuple, kept=NOTHING, now=time.time() + 7000).is_needed(state)
+
+
 def test_remote_blocks_are_copied_here() -> None:
     blocks = Blocks()
     state = (Segment(f"{FOO}+Rother-{'0' * 40}@77777777", 0, 3),)
-    fresh = Renewal(blocks, tuple, kept=NOTHING).renewed(state)
+    fresh = Renewal(blocks, tuple, kept=NOTHING, now=time.time()).renewed(state)
     assert isinstance(fresh, tuple)
     assert "+R" not in str(fresh[0].source)
     assert blocks.stored == [b"foo"]
@@ -73,7 +80,7 @@ def test_the_collection_s_own_signatures_are_taken() -> None:
 def test_what_the_server_refused_is_stored_again_though_it_looks_good() -> None:
     blocks = Blocks()
     old = signed(FOO, 7200)
-    renewal = Renewal(blocks, tuple, is_refused=lambda locator: locator == old, kept=NOTHING)
+    renewal = Renewal(blocks, tuple, is_refused=lambda locator: locator == old, kept=NOTHING, now=time.time())
     fresh = renewal.renewed((Segment(old, 0, 1), Segment(old, 2, 1)))
     assert isinstance(fresh, tuple)
     assert [segment.source for segment in fresh] == [*renewal.fresh(), *renewal.fresh()]
