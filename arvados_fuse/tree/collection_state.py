@@ -30,6 +30,7 @@ Record = Mapping[str, Any]
 PDH = re.compile(r"[0-9a-f]{32}\+[0-9]+")
 REFRESHED = ["uuid", "portable_data_hash", "modified_at", "name", "owner_uuid", "file_size_total"]
 """What a refresh asks for: small fields only; the manifest is fetched when the hash has changed."""
+CONTENT = ["portable_data_hash", "manifest_text"]
 LISTED = frozenset({"uuid", "portable_data_hash", "modified_at"})
 """Fields that listings and refreshes bring, so that they are as fresh as what is shown."""
 REFRESH_TRIES = 5
@@ -276,10 +277,13 @@ class CollectionState:
 
     def fetch_content(self, pdh: str) -> Record:
         """The manifest of content that was shown here, signed anew."""
-        fields = ["portable_data_hash", "manifest_text"]
         if self.read_only:
-            return self._origin.fetch(fields)
-        return self.context.api.get_collection(pdh, select=fields)
+            return self.fetch_now()
+        return self.context.api.get_collection(pdh, select=CONTENT)
+
+    def fetch_now(self) -> Record:
+        """The manifest of what is there now."""
+        return self._origin.fetch(CONTENT)
 
     def footprint(self) -> int:
         """See Holder."""

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from arvados_fuse.collection import File
-from arvados_fuse.errors import SignatureRefused
+from arvados_fuse.errors import NotFoundError, SignatureRefused
 from arvados_fuse.keep import Reader
 from arvados_fuse.tree.working import Writer
 
@@ -39,13 +39,16 @@ class OpenFile:
             try:
                 data = self._file.read(offset, size, reader)
                 break
-            except SignatureRefused:
+            except SignatureRefused as refusal:
                 if renewals == RENEWALS:
                     raise
                 renewals += 1
-                version.renew()
+                try:
+                    signatures = version.renew()
+                except NotFoundError:  # neither its content nor the collection is there: nobody signs for it
+                    raise refusal from None
                 # What was written or moved here has signatures of its own.
-                self._file.content().sign(version.collection.baseline)
+                self._file.content().sign(signatures)
         ahead = reader.after(offset, len(data))
         if ahead is not None:
             reader.announce(ahead, _blocks(self._file, ahead.begin, ahead.size))

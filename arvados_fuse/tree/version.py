@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from arvados_fuse.api.server_clock import uptime
 from arvados_fuse.collection import Collection
-from arvados_fuse.errors import BadAnswer
+from arvados_fuse.collection.manifest import ManifestIndex
+from arvados_fuse.errors import BadAnswer, NotFoundError
 from arvados_fuse.tree.cell import Cell, Policy
 
 if TYPE_CHECKING:
@@ -47,11 +48,18 @@ class Version:
         self.pdh = pdh
         self.renew_at = self._renewal_time(manifest)
         context = state.context
-        self._renewal: Cell[None] = Cell(self._renew, Policy(0.0), context.pool, f"signatures of {pdh}")
+        self._renewal: Cell[ManifestIndex] = Cell(
+            self._renew, Policy(0.0), context.pool, f"signatures of {pdh}"
+        )
 
-    def renew(self) -> None:
-        """Fetch new signatures and wait for them. Raises what the API answers, Unreachable."""
-        self._renewal.start().wait(self.state.context.deadline, self.state.key)
+    def renew(self) -> ManifestIndex:
+        """Fetch new signatures and wait for them; gives a manifest that has them.
+
+        Raises what the API answers, Unreachable.
+        """
+        signatures = self._renewal.start().wait(self.state.context.deadline, self.state.key)
+        self._renewal.clear()  # a manifest may be large
+        return signatures
 
     def renew_when_due(self) -> None:
         """Begin to fetch new signatures when the old ones end soon."""
@@ -63,13 +71,18 @@ class Version:
         self.renew_at = float("inf")
         self._renewal.start()
 
-    def _renew(self) -> None:
-        """By content, not by uuid: what is open here may have been replaced there."""
-        record = self.state.fetch_content(self.pdh)
+    def _renew(self) -> ManifestIndex:
+        """By content, not by uuid: what is open here may have been replaced there. Where nobody has that
+        content any more, what is there now signs for the blocks that are in both."""
+        try:
+            record = self.state.fetch_content(self.pdh)
+        except NotFoundError:
+            record = self.state.fetch_now()
         manifest = manifest_of(record, self.pdh or self.state.key)
         if not self.collection.replace_signatures(manifest):
-            raise BadAnswer(f"the API server gave other content under {self.pdh}", subject=self.state.key)
+            return ManifestIndex(manifest)
         self.renew_at = self._renewal_time(manifest)
+        return self.collection.baseline
 
     def _renewal_time(self, manifest: str) -> float:
         """In seconds of uptime; all signatures of one answer expire together, by the server's clock."""

@@ -247,14 +247,19 @@ def test_the_record_is_asked_for_at_every_look(
     fs.forget([(root.ino, 1), (found.ino, 1)])
 
 
-def test_signatures_are_renewed(fresh_server: LocalServer, tmp_path: Path) -> None:
-    """A file of 20 blocks is read for three times as long as a signature lives, without keeping any block."""
+@pytest.fixture
+def brief(fresh_server: LocalServer) -> Maker:
+    """On a server whose signatures live for two seconds."""
     settings = json.loads((fresh_server.data_dir / "site.json").read_text())
     fresh_server.stop()
-    lifetime = 2
-    (fresh_server.data_dir / "site.json").write_text(json.dumps({**settings, "blob_signature_ttl": lifetime}))
+    (fresh_server.data_dir / "site.json").write_text(json.dumps({**settings, "blob_signature_ttl": 2}))
     fresh_server.start()
-    mine = Maker(fresh_server, fresh_server.settings.token)
+    return Maker(fresh_server, fresh_server.settings.token)
+
+
+def test_signatures_are_renewed(fresh_server: LocalServer, brief: Maker, tmp_path: Path) -> None:
+    """A file of 20 blocks is read for three times as long as a signature lives, without keeping any block."""
+    mine = brief
     blocks = [bytes([number]) * 1000 for number in range(20)]
     text = f". {' '.join(mine.block(data) for data in blocks)} 0:20000:f\n"
     uuid = mine.make("collections", name="signed", manifest_text=text)["uuid"]
@@ -265,6 +270,31 @@ def test_signatures_are_renewed(fresh_server: LocalServer, tmp_path: Path) -> No
         for number, data in enumerate(blocks):
             _wait_until_refused(fresh_server, text.split()[1], every=number % 5 == 4)
             assert file.read(number * 1000, 1000) == data
+        file.close()
+
+
+def test_what_was_replaced_is_read_on_as_long_as_somebody_signs_for_it(
+    fresh_server: LocalServer, brief: Maker, tmp_path: Path
+) -> None:
+    """An open file stays as it is. Others made another content of the collection meanwhile, so nobody has the
+    one that is open; but while its blocks are in the new one, that signs for them."""
+    blocks = [bytes([number]) * 1000 for number in range(20)]
+
+    def text(*names: str) -> str:
+        return f". {' '.join(brief.block(data) for data in blocks)} {' '.join(names)}\n"
+
+    uuid = brief.make("collections", name="replaced", manifest_text=text("0:20000:f"))["uuid"]
+    options = {"mode": "collection", "target": uuid, "refresh_time": 3600.0}
+    with session(fresh_server, brief.token, tmp_path, **options) as built:
+        file = TreeDriver(built.filesystem).open("f")
+        assert file.read(0, 1000) == blocks[0]
+        brief.update("collections", uuid, manifest_text=text("0:20000:moved"))
+        _wait_until_refused(fresh_server, "", every=True)
+        assert file.read(10_000, 1000) == blocks[10]
+        brief.update("collections", uuid, manifest_text="")
+        _wait_until_refused(fresh_server, "", every=True)
+        with pytest.raises(PermissionError):
+            file.read(5000, 1000)
         file.close()
 
 
