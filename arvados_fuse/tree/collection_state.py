@@ -21,7 +21,7 @@ from arvados_fuse.tree.attributes import SIZE_MAX, nanoseconds
 from arvados_fuse.tree.cell import ALWAYS, Cell, Policy
 from arvados_fuse.tree.context import Context
 from arvados_fuse.tree.times import Times
-from arvados_fuse.tree.version import Origin, Version, manifest_of
+from arvados_fuse.tree.version import Origin, Version, manifest_of, pinned_record
 from arvados_fuse.tree.working import LEFTOVERS_PATIENCE, Working, save_leftovers
 from arvados_fuse.writeback import State
 
@@ -319,22 +319,13 @@ class CollectionState:
             with suppress(Unreachable):
                 self._save_leftovers(LEFTOVERS_PATIENCE)
         begun = time.monotonic()
-        record = self._pinned() or self._origin.fetch(None)
+        pinned = pinned_record(self.context.blocks, self.key) if self._origin.pdh == self.key else None
+        record = pinned or self._origin.fetch(None)
         version = self._version(record)
         details = self._details_cell()
         details.put({name: record.get(name) for name in xattrs.COLLECTION_FIELDS})
         details.touch(begun)
         return version
-
-    def _pinned(self) -> Record | None:
-        """The content beside the pins, where something of it is pinned. A hash stands for one content for
-        ever, so nobody needs to be asked, who may be out of reach. Signatures are fetched when one is missed.
-        """
-        pins, pdh = self.context.blocks.pins, self._origin.pdh
-        manifest = pins.manifest(pdh) if pins is not None and pdh == self.key else None
-        if manifest is None or portable_data_hash(manifest) != pdh:
-            return None
-        return {"portable_data_hash": pdh, "manifest_text": manifest}
 
     def _refresh(self, working: Working) -> Version:
         """Bring what others changed into the working copy."""

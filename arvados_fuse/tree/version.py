@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from arvados_fuse.api.server_clock import uptime
-from arvados_fuse.collection import Collection
+from arvados_fuse.collection import Collection, portable_data_hash
 from arvados_fuse.collection.manifest import ManifestIndex
 from arvados_fuse.errors import BadAnswer, NotFoundError
+from arvados_fuse.keep import BlockCache
 from arvados_fuse.tree.cell import Cell, Policy
 
 if TYPE_CHECKING:
@@ -99,3 +100,16 @@ def manifest_of(record: Record, subject: str) -> str:
     if not isinstance(manifest, str):
         raise BadAnswer(f"the API server gave no manifest for {subject}", subject=subject)
     return manifest
+
+
+def pinned_record(blocks: BlockCache, pdh: str) -> Record | None:
+    """The content beside the pins, where something of it is pinned.
+
+    A hash stands for one content for ever, so nobody needs to be asked, who may be out of reach. Signatures are
+    fetched when one is missed.
+    """
+    pins = blocks.pins
+    manifest = pins.manifest(pdh) if pins is not None else None
+    if manifest is None or portable_data_hash(manifest) != pdh:
+        return None
+    return {"portable_data_hash": pdh, "manifest_text": manifest}
