@@ -105,8 +105,8 @@ def manifest_of(record: Record, subject: str) -> str:
 def pinned_record(blocks: BlockCache, pdh: str) -> Record | None:
     """The content beside the pins, where something of it is pinned.
 
-    A hash stands for one content for ever, so nobody needs to be asked, who may be out of reach. Signatures are
-    fetched when one is missed.
+    A hash stands for one content for ever, so nobody needs to be asked, who may be out of reach. Signatures
+    are fetched when one is missed.
     """
     pins = blocks.pins
     manifest = pins.manifest(pdh) if pins is not None else None
