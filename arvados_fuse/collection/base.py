@@ -9,18 +9,14 @@ directory gets a new manifest, the old base points to its `successor`.
 Threads: `read` takes the lock itself to keep its result; everything else is called with the tree's lock held.
 """
 
-from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
-from arvados_fuse.collection.content import Content
+from arvados_fuse.collection.content import Content, Holder
 from arvados_fuse.collection.listing import Listing
 from arvados_fuse.collection.manifest import ManifestIndex
 from arvados_fuse.collection.segments import Segment, Segments
 from arvados_fuse.collection.tokens import strip_hints
 from arvados_fuse.collection.tree import Guard
-
-if TYPE_CHECKING:
-    from arvados_fuse.collection.directory import Directory
 
 _NOTHING = Listing.empty()
 
@@ -34,7 +30,7 @@ class Base:
 
     __slots__ = ("_listing", "directory", "disturbed", "gone", "index", "key", "opened", "successor")
 
-    def __init__(self, directory: "Directory", index: ManifestIndex | None, key: str) -> None:
+    def __init__(self, directory: Holder, index: ManifestIndex | None, key: str) -> None:
         self.directory = directory
         self.index = index
         self.key = key

@@ -14,7 +14,7 @@ from arvados_fuse.collection.changes import Change, Data, Finder, Version, compa
 from arvados_fuse.collection.lines import Range, directory_line, empty_line
 from arvados_fuse.collection.listing import Listing
 from arvados_fuse.collection.manifest import ManifestIndex
-from arvados_fuse.collection.merge import conflict_name
+from arvados_fuse.collection.names import conflict_name
 
 
 class CommitRequest(NamedTuple):

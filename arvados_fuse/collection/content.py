@@ -12,18 +12,16 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from arvados_fuse.collection.failures import BadArgument, FileTooLarge, ReadFailed
 from arvados_fuse.collection.manifest import ManifestIndex, stripped
-from arvados_fuse.collection.moves import Moves, split, store_block
+from arvados_fuse.collection.moves import Moves, pack, split, store_block
 from arvados_fuse.collection.segments import BLOCK_SIZE, ZERO_BLOCK, Segment, Segments
 from arvados_fuse.collection.spool import Spool
 from arvados_fuse.collection.stores import BlockReader
+from arvados_fuse.collection.tree import InTree
 from arvados_fuse.errors import ArvadosFuseError
-
-if TYPE_CHECKING:
-    from arvados_fuse.collection.directory import Directory
 
 SPARSE_MAX = 1 << 46
 """Largest size in bytes that truncating or writing may give a file: at 64 MiB of zeros for each token
@@ -31,6 +29,19 @@ of the manifest, more would make a manifest of gigabytes."""
 
 _UNSAVED_MAX = 4 * BLOCK_SIZE
 """Unsaved bytes of one file in a spool of ours, beyond which failing to store a block fails the write."""
+
+
+class Holder(InTree, Protocol):
+    """A directory, as far as the files in it know it."""
+
+    def stream_name(self) -> str:
+        """Its path as the name of a manifest stream."""
+
+    def announce(self, content: "Content") -> None:
+        """A content that lies in it is about to be changed for the first time."""
+
+    def notify(self, event: str, collection: Any, name: str, item: Any) -> None:
+        """Tell its subscribers of a change."""
 
 
 class Content:
@@ -58,7 +69,7 @@ class Content:
 
     def __init__(
         self,
-        parent: "Directory",
+        parent: Holder,
         name: str,
         segments: Segments,
         *,
@@ -156,7 +167,7 @@ class Content:
         with self._lock:
             self.linked = False
 
-    def attach(self, parent: "Directory", name: str) -> None:
+    def attach(self, parent: Holder, name: str) -> None:
         """Called by the directory, with the tree's lock: the file is here now, and so differs from the
         manifest."""
         with self._lock:
@@ -221,7 +232,7 @@ class Content:
             self._spool = None
             self._look_again = BLOCK_SIZE
 
-    def clone(self, parent: "Directory", name: str) -> "Content":
+    def clone(self, parent: Holder, name: str) -> "Content":
         """A copy without copying data: unsaved bytes are shared too."""
         segments, _ = self.snapshot()
         return Content(
@@ -234,6 +245,18 @@ class Content:
         """Bytes that are in no block yet."""
         with self._lock:
             return sum(segment.size for segment in self._segments if segment.is_unsaved)
+
+    def store(self) -> None:
+        """Store unsaved bytes, in blocks of this file alone. Raises what the block store raises."""
+        segments = [segment for segment in self.snapshot()[0] if segment.is_unsaved]
+        if not segments:
+            return
+        tree = self.parent.tree
+        moves = Moves()
+        try:
+            pack(tree.need_block_store(), [segments], moves, tree.storage_classes)
+        finally:
+            self.settle(moves)
 
     def settle(self, moves: Moves) -> None:
         """Point to the blocks where unsaved bytes are now. Changes no byte and no version."""

@@ -9,17 +9,14 @@ Threads: any; see `tree` for the order of locks.
 
 from collections.abc import Iterator, Sequence
 from itertools import repeat
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 from arvados_fuse.collection.base import Base
-from arvados_fuse.collection.content import Content
+from arvados_fuse.collection.content import Content, Holder
 from arvados_fuse.collection.failures import CollectionReadOnly
 from arvados_fuse.collection.file_api import FileApi, comparable
 from arvados_fuse.collection.stores import BlockReader
 from arvados_fuse.collection.tree import Guard
-
-if TYPE_CHECKING:
-    from arvados_fuse.collection.directory import Directory
 
 
 class File(FileApi):
@@ -43,7 +40,7 @@ class File(FileApi):
         return self._name if content is None else content.name
 
     @property
-    def parent(self) -> "Directory":
+    def parent(self) -> Holder:
         """The directory it is in, or was last in."""
         content = self._peek()
         if content is not None:
@@ -130,6 +127,10 @@ class File(FileApi):
         """Cut the file, or make it longer with zeros, which take no space."""
         self.need_writable()
         self.content().truncate(size)
+
+    def clone(self, new_parent: Any, new_name: str) -> "File":
+        """A copy by reference, which lies nowhere until `new_parent.add` puts it there."""
+        return File(None, new_name, 0, self.content().clone(new_parent.here(), new_name))
 
     def is_same(self, other: "File") -> bool:
         """Whether both are the same file, not only files of the same content."""

@@ -7,16 +7,14 @@ Threads: any.
 import re
 import time
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from arvados_fuse.collection.content import Content
+from arvados_fuse.collection.content import Content, Holder
+from arvados_fuse.collection.lines import LineWriter, located
 from arvados_fuse.collection.manifest import stripped
+from arvados_fuse.collection.moves import hashed
 from arvados_fuse.collection.names import escape
 from arvados_fuse.collection.segments import ZERO_BLOCK, Source, Zeros
-
-if TYPE_CHECKING:
-    from arvados_fuse.collection.directory import Directory
-    from arvados_fuse.collection.file import File
 
 _SIGNED = re.compile(r"\+A[0-9a-f]{40}@([0-9a-f]{1,8})")
 
@@ -40,7 +38,7 @@ class FileApi:
 
     @property
     @abstractmethod
-    def parent(self) -> "Directory":
+    def parent(self) -> Holder:
         """The directory it is in."""
 
     @property
@@ -78,9 +76,7 @@ class FileApi:
 
     def flush(self, sync: bool = True, num_retries: int = 0) -> None:
         """Store unsaved bytes in Keep, in blocks of this file alone."""
-        from arvados_fuse.collection.manifests import store_file
-
-        store_file(self.content())
+        self.content().store()
 
     def segments(self) -> list[FileSegment]:
         """A snapshot of where the bytes are."""
@@ -90,13 +86,7 @@ class FileApi:
             start += size
         return found
 
-    def clone(self, new_parent: Any, new_name: str) -> "File":
-        """A copy by reference, which lies nowhere until `new_parent.add` puts it there."""
-        from arvados_fuse.collection.file import File
-
-        return File(None, new_name, 0, self.content().clone(new_parent.here(), new_name))
-
-    def replace_contents(self, other: "File") -> None:
+    def replace_contents(self, other: "FileApi") -> None:
         """Have the bytes of another file, by reference."""
         self.need_writable()
         kind = "tok" if self == other else "mod"
@@ -111,8 +101,6 @@ class FileApi:
         only_committed: bool = False,
     ) -> str:
         """The line of a stream with this file alone."""
-        from arvados_fuse.collection.lines import LineWriter, located
-
         if not only_committed:
             self.flush()
         writer = LineWriter(strip=portable_locators)
@@ -154,8 +142,6 @@ def comparable(content: Content) -> list[tuple[Any, int, int]]:
 
     Unsaved bytes count as being in the block that they would be stored in.
     """
-    from arvados_fuse.collection.manifests import hashed
-
     return [
         (
             stripped(source)

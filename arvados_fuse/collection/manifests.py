@@ -6,29 +6,16 @@ stored.
 
 import hashlib
 import time
-from collections.abc import Sequence
 
-from arvados_fuse.collection.content import Content
 from arvados_fuse.collection.directory import Directory
-from arvados_fuse.collection.failures import ReadFailed
-from arvados_fuse.collection.moves import Moves, pack
+from arvados_fuse.collection.moves import HashesOnly, Moves, pack
 from arvados_fuse.collection.plan import Plan, make_plan
-from arvados_fuse.collection.segments import BLOCK_SIZE, ZERO_BLOCK, Segment
+from arvados_fuse.collection.segments import BLOCK_SIZE, ZERO_BLOCK
 from arvados_fuse.collection.stores import BlockStore
 from arvados_fuse.collection.tree import Tree
 
 _PADDING_GOOD_FOR = 3600.0
 """Seconds after which the padding block is stored again; its signature is good for two weeks by default."""
-
-
-class _Hashing:
-    """Says what a block store would call a block, without storing it."""
-
-    def put(self, data: bytes | memoryview, *, storage_classes: Sequence[str] = ()) -> str:
-        return f"{hashlib.md5(data, usedforsecurity=False).hexdigest()}+{len(data)}"
-
-    def read(self, locator: str, offset: int, size: int) -> bytes | memoryview:
-        raise ReadFailed("nothing is stored here", subject=locator)
 
 
 def store(plan: Plan, root: Directory) -> tuple[Moves, str]:
@@ -42,9 +29,7 @@ def store(plan: Plan, root: Directory) -> tuple[Moves, str]:
     if not waiting and not zeros:
         return moves, ZERO_BLOCK
     tree = root.tree
-    blocks = tree.block_store()
-    if blocks is None:
-        raise ReadFailed("no block store to write to", subject=tree.subject)
+    blocks = tree.need_block_store()
     try:
         pack(blocks, waiting, moves, tree.storage_classes)
     finally:
@@ -83,7 +68,7 @@ def portable_manifest(root: Directory, stream_name: str = ".") -> bytes:
     """The normalized manifest without hints, with unsaved bytes under the hashes that they will have."""
     plan = make_plan(root, stream_name, normalize=True)
     moves = Moves()
-    pack(_Hashing(), plan.unsaved(), moves)
+    pack(HashesOnly(), plan.unsaved(), moves)
     return plan.write(moves, strip=True)
 
 
@@ -91,26 +76,3 @@ def normalized_hash(root: Directory) -> str:
     """The portable data hash of `portable_manifest`."""
     text = portable_manifest(root)
     return f"{hashlib.md5(text, usedforsecurity=False).hexdigest()}+{len(text)}"
-
-
-def hashed(segments: Sequence[Segment]) -> list[Segment]:
-    """The segments of one file with unsaved ones under the blocks they would be stored in."""
-    moves = Moves()
-    pack(_Hashing(), [[segment for segment in segments if segment.is_unsaved]], moves)
-    return list(moves.translate(segments))
-
-
-def store_file(content: Content) -> None:
-    """Store the unsaved bytes of one file, in blocks of its own."""
-    tree = content.parent.tree
-    segments = [segment for segment in content.snapshot()[0] if segment.is_unsaved]
-    if not segments:
-        return
-    blocks = tree.block_store()
-    if blocks is None:
-        raise ReadFailed("no block store to write to", subject=tree.subject)
-    moves = Moves()
-    try:
-        pack(blocks, [segments], moves, tree.storage_classes)
-    finally:
-        content.settle(moves)

@@ -19,6 +19,7 @@ from arvados_fuse.collection.content import Content
 from arvados_fuse.collection.directory import Directory
 from arvados_fuse.collection.file import File
 from arvados_fuse.collection.manifest import ManifestIndex
+from arvados_fuse.collection.names import conflict_name
 from arvados_fuse.collection.paths import COLLECTION, PathApi
 from arvados_fuse.collection.segments import Segments
 
@@ -28,11 +29,6 @@ class Merged(NamedTuple):
 
     changed: list[str]
     conflicts: list[str]
-
-
-def conflict_name(path: str, moment: float) -> str:
-    """The path under which the other side's version is kept. moment: seconds since 1970."""
-    return f"{path}~{time.strftime('%Y%m%d-%H%M%S', time.gmtime(moment))}~conflict~"
 
 
 def merge_into(

@@ -6,9 +6,11 @@ back. Pure data, except that `store_block` and `pack` read spools and store bloc
 Threads: a `Moves` belongs to one caller at a time.
 """
 
+import hashlib
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 
+from arvados_fuse.collection.failures import ReadFailed
 from arvados_fuse.collection.segments import BLOCK_SIZE, Segment
 from arvados_fuse.collection.spool import Spool
 from arvados_fuse.collection.stores import BlockStore
@@ -166,3 +168,22 @@ def in_written_order(segments: list[Segment]) -> list[Segment]:
         if position == next(iter(spools)).size():
             return ordered
     return segments
+
+
+class HashesOnly:
+    """Says what a block store would call a block, without storing it."""
+
+    def put(self, data: bytes | memoryview, *, storage_classes: Sequence[str] = ()) -> str:
+        """The locator that `data` would have, unsigned."""
+        return f"{hashlib.md5(data, usedforsecurity=False).hexdigest()}+{len(data)}"
+
+    def read(self, locator: str, offset: int, size: int) -> bytes | memoryview:
+        """Raises ReadFailed."""
+        raise ReadFailed("nothing is stored here", subject=locator)
+
+
+def hashed(segments: Sequence[Segment]) -> list[Segment]:
+    """The segments of one file with unsaved ones under the blocks they would be stored in."""
+    moves = Moves()
+    pack(HashesOnly(), [[segment for segment in segments if segment.is_unsaved]], moves)
+    return list(moves.translate(segments))

@@ -1,6 +1,6 @@
-"""Names in manifests: escapes, and what a path component may be.
+"""Names in manifests: escapes, what a path component may be, and what conflicting files are called.
 
-Used when manifests are read and written. Pure functions.
+Used when manifests are read, written and merged. Pure functions.
 
 Escapes are `\\` and three octal digits, at most `\\377` (Arvados manifest format). Bytes from 0x80 up are
 read as UTF-8, as the Go programs of Arvados write them; where that gives no text, each stands for the
@@ -9,6 +9,7 @@ stands for itself.
 """
 
 import re
+import time
 
 NAME_MAX = 255
 """Bytes in a name that Linux can show. Longer ones are legal in a manifest and stay readable here."""
@@ -68,3 +69,8 @@ def path_fault(path: str) -> str:
         if fault:
             return fault
     return ""
+
+
+def conflict_name(path: str, moment: float) -> str:
+    """The path under which the other side's version is kept. moment: seconds since 1970."""
+    return f"{path}~{time.strftime('%Y%m%d-%H%M%S', time.gmtime(moment))}~conflict~"

@@ -279,8 +279,7 @@ class PathApi:
         """Move, with the same arguments as `copy`; the target's directory must exist."""
         self.need_writable()
         found, target, name = self._resolve(source, target_path, source_collection, create=False)
-        owner = found.parent if isinstance(found, File) else found
-        if not owner.writable():
+        if not found.writable():
             raise CollectionReadOnly("Source collection is read only", subject=str(source))
         target.add(found, name, overwrite, True)
 
@@ -350,7 +349,9 @@ def _place(found: Found) -> tuple["Directory", str]:
     if isinstance(found, File):
         if not found.is_linked():
             raise PathNotFound("File not found", subject=found.name)
-        return found.parent, found.name
+        parent = found.parent
+        assert isinstance(parent, PathApi)
+        return parent.here(), found.name
     directory = found.here()
     if directory.parent is None or not directory.linked:
         raise PathNotFound("not in a directory", subject=directory.name)

@@ -13,6 +13,7 @@ from itertools import count
 from threading import RLock
 from typing import Any, Protocol
 
+from arvados_fuse.collection.failures import ReadFailed
 from arvados_fuse.collection.spool import MemorySpool, SpoolFactory
 from arvados_fuse.collection.stores import BlockStore
 
@@ -79,6 +80,13 @@ class Tree:
     def block_store(self) -> BlockStore | None:
         """Where blocks are; None when only names and sizes are wanted."""
         return self.find_blocks() if self.blocks is None and self.find_blocks is not None else self.blocks
+
+    def need_block_store(self) -> BlockStore:
+        """Where blocks are. Raises ReadFailed when there is no such place."""
+        blocks = self.block_store()
+        if blocks is None:
+            raise ReadFailed("no block store to write to", subject=self.subject)
+        return blocks
 
 
 class InTree(Protocol):

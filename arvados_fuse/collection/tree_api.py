@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from arvados_fuse.collection.collector import collector_off
 from arvados_fuse.collection.file import File
 from arvados_fuse.collection.manifest import stripped
+from arvados_fuse.collection.names import conflict_name
 from arvados_fuse.collection.paths import ADD, DEL, MOD, TOK, Found, PathApi
 
 if TYPE_CHECKING:
@@ -144,8 +145,6 @@ class TreeApi(PathApi):
     def apply(self, changes: list[tuple[Any, ...]]) -> None:
         """Make the changes of a `diff`; what was changed here too stays, and theirs goes to a conflict
         name."""
-        from arvados_fuse.collection.merge import conflict_name
-
         self.need_writable()
         for kind, path, initial, *more in changes:
             local = self.find(path)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from arvados_fuse.collection import Directory, File
 from arvados_fuse.collection.changes import Finder
-from arvados_fuse.collection.content import Content
+from arvados_fuse.collection.content import Content, Holder
 from arvados_fuse.errors import IsADirectory, NotADirectory, NotFoundError
 from arvados_fuse.tree.times import Times
 from arvados_fuse.writeback import DIRECTORY, PathChange, State
@@ -363,13 +363,13 @@ def save_leftovers(writeback: "WriteBack | None", key: str, seconds: float) -> N
         writeback.save(key, deadline=seconds)
 
 
-def path_of(what: Content | Directory) -> str:
+def path_of(what: Content | Holder) -> str:
     """Where a file or directory is in its collection: `a/b`, "" for the root."""
-    if isinstance(what, Directory):
-        return what.stream_name()[2:]
-    return _join(what.parent, what.name)
+    if isinstance(what, Content):
+        return _join(what.parent, what.name)
+    return what.stream_name()[2:]
 
 
-def _join(directory: Directory, name: str) -> str:
+def _join(directory: Holder, name: str) -> str:
     above = path_of(directory)
     return f"{above}/{name}" if above else name
