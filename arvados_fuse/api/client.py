@@ -275,9 +275,17 @@ class ApiClient:
         return self._send(request, str(body.get("name", "")), repeatable=False, silence=MANIFEST_SILENCE)
 
     def update_collection(
-        self, uuid: str, body: Mapping[str, Any], *, replace_files: Mapping[str, str] | None = None
+        self,
+        uuid: str,
+        body: Mapping[str, Any],
+        *,
+        replace_files: Mapping[str, str] | None = None,
+        select: Sequence[str] | None = None,
     ) -> Record:
         """Change fields, and with `replace_files` single paths (target path to source).
+
+        The answer has all fields with a manifest signed for this token, or (a server may ignore that) only
+        those in `select`.
 
         With `replace_files` sent again only when the server is known not to have taken it: `current` means
         something else the second time. Whoever gets Unreachable looks what the collection is now.
@@ -285,6 +293,8 @@ class ApiClient:
         sent: Record = {"collection": dict(body)}
         if replace_files is not None:
             sent["replace_files"] = dict(replace_files)
+        if select is not None:
+            sent["select"] = list(select)
         request = self._collections.update(uuid=uuid, body=sent)
         return self._send(request, uuid, repeatable=not replace_files, silence=MANIFEST_SILENCE)
 

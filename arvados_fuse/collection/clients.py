@@ -33,12 +33,21 @@ class SdkRecords:
         )
 
     def update_collection(
-        self, uuid: str, body: Mapping[str, Any], *, replace_files: Mapping[str, str] | None = None
+        self,
+        uuid: str,
+        body: Mapping[str, Any],
+        *,
+        replace_files: Mapping[str, str] | None = None,
+        select: Sequence[str] | None = None,
     ) -> dict[str, Any]:
         """See `RecordStore`."""
         sent: dict[str, Any] = dict(body)
+        if replace_files is not None or select is not None:
+            sent = {"collection": sent}
         if replace_files is not None:
-            sent = {"collection": sent, "replace_files": dict(replace_files)}
+            sent["replace_files"] = dict(replace_files)
+        if select is not None:
+            sent["select"] = list(select)
         return self._send(self._client.collections().update(uuid=uuid, body=sent))
 
     def config(self) -> Any:

@@ -5,8 +5,9 @@ import hashlib
 from arvados_fuse.collection.tokens import strip_hints
 
 
-def portable_data_hash(manifest_text: str) -> str:
+def portable_data_hash(manifest_text: str | bytes) -> str:
     """`md5+length` of the text with all locator hints but the sizes removed, as the API server computes
     it."""
-    stripped = strip_hints(manifest_text.encode())
+    data = manifest_text.encode() if isinstance(manifest_text, str) else manifest_text
+    stripped = strip_hints(data)
     return f"{hashlib.md5(stripped, usedforsecurity=False).hexdigest()}+{len(stripped)}"

@@ -35,5 +35,10 @@ class RecordStore(Protocol):
     ) -> dict[str, Any]: ...
 
     def update_collection(
-        self, uuid: str, body: Mapping[str, Any], *, replace_files: Mapping[str, str] | None = None
+        self,
+        uuid: str,
+        body: Mapping[str, Any],
+        *,
+        replace_files: Mapping[str, str] | None = None,
+        select: Sequence[str] | None = None,
     ) -> dict[str, Any]: ...

@@ -9,11 +9,7 @@ Threads: those of the committer. No lock is held while the server is asked.
 
 import contextlib
 import logging
-import threading
 import time
-from collections import OrderedDict
-from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 from arvados_fuse.collection.changes import Finder
 from arvados_fuse.collection.commit import CommitRequest, commit_request
@@ -22,6 +18,7 @@ from arvados_fuse.collection.segments import ZERO_BLOCK, Zeros
 from arvados_fuse.collection.stores import BlockStore, RecordStore
 from arvados_fuse.errors import AccessDenied, ArvadosFuseError, NotFoundError, RequestRefused
 from arvados_fuse.reporting.counters import Counters
+from arvados_fuse.writeback.latest import Known, Latest
 from arvados_fuse.writeback.locators import Renewal, Restored, signed_by
 from arvados_fuse.writeback.order import MovedAway, Neighbours, held_back, overtaken
 from arvados_fuse.writeback.overtaken import Company, replaced, to_keep
@@ -30,26 +27,8 @@ from arvados_fuse.writeback.pending import Batch, Pending, settled
 from arvados_fuse.writeback.states import State, blocks_of, same, unsaved
 from arvados_fuse.writeback.status import Saved, Sink
 from arvados_fuse.writeback.uploads import Uploads
-from arvados_fuse.writeback.whole import with_changes
 
 logger = logging.getLogger("arvados.writeback")
-
-LOOK = ["uuid", "portable_data_hash", "storage_classes_desired"]
-"""What is asked for before the first commit, so that nothing is stored for a collection that is not there."""
-
-KEPT_BYTES = 64 << 20
-"""Manifests remembered from the last answers, in bytes; the newest is kept whatever its size."""
-
-
-class Known(NamedTuple):
-    """The collection as an answer gave it. record: with its manifest_text; manifest: of that."""
-
-    record: dict[str, Any]
-    manifest: ManifestIndex
-
-    @property
-    def pdh(self) -> str:
-        return str(self.record.get("portable_data_hash", ""))
 
 
 class Commits:
@@ -63,9 +42,8 @@ class Commits:
         self._uploads = uploads
         self._saved = saved
         self._counters = counters
-        self._lock = threading.Lock()
-        self._known: OrderedDict[str, Known] = OrderedDict()
-        self._restored = Restored(self._token)
+        self._latest = Latest(records)
+        self._restored = Restored(self._latest.token)
         self._keeps_versions = hasattr(records, "versions_of")
         self._company = Company()
 
@@ -95,11 +73,11 @@ class Commits:
         self._counters.add("writeback.commits")
         batch, zero_block = self._stored(batch)
         batch = self._renewed(pending, batch)
-        theirs = self._look(uuid)
+        theirs = self._latest.look(uuid)
         request = self._request(batch, theirs, zero_block)
         if not request.replace_files:
             # It is there already. The tree gets an answer of now, with signatures of now.
-            answer = self._fetch(uuid)
+            answer = self._latest.fetch(uuid)
         else:
             pending.mark_attempted(batch)
             try:
@@ -108,7 +86,7 @@ class Commits:
                 again = self._signed_anew(pending, batch, zero_block, neighbours)
                 if again is None:
                     raise
-                (batch, zero_block), theirs = again, self._look(uuid)
+                (batch, zero_block), theirs = again, self._latest.look(uuid)
                 request = self._request(batch, theirs, zero_block)
                 answer = self._ask(uuid, request, theirs)
             self._counters.add("writeback.updates")
@@ -123,7 +101,7 @@ class Commits:
             )
         committed = {path: row.after for path, row in batch.rows.items()}
         try:
-            self._saved.put(Saved(uuid, answer.record, request.conflicts, committed))
+            self._saved.put(Saved(uuid, answer.whole_record(), request.conflicts, committed))
         finally:
             # Whatever becomes of the news, the server has it.
             pending.finish(batch)
@@ -138,9 +116,9 @@ class Commits:
         waiting = [part for part in map(unsaved, files) if part]
         zero_block = ZERO_BLOCK
         if waiting:
-            self._uploads.store(waiting, self._classes(batch.uuid))
+            self._uploads.store(waiting, self._latest.classes(batch.uuid))
         if any(isinstance(segment.source, Zeros) for segments in files for segment in segments):
-            zero_block = self._uploads.zeros(self._classes(batch.uuid))
+            zero_block = self._uploads.zeros(self._latest.classes(batch.uuid))
         rows = {path: row._replace(after=settled(row.after)) for path, row in batch.rows.items()}
         return batch._replace(rows=rows), zero_block
 
@@ -148,10 +126,10 @@ class Commits:
         """The batch with locators that will be taken: signed by the collection where it has the block."""
         life = getattr(self._records, "blob_signature_ttl", float("inf"))
         kept, now = self._uploads.kept, self._server_time()
-        renewal = Renewal(self._blocks, lambda: self._classes(batch.uuid), life, kept=kept, now=now)
+        renewal = Renewal(self._blocks, lambda: self._latest.classes(batch.uuid), life, kept=kept, now=now)
         if not any(renewal.is_needed(row.after) for row in batch.rows.values()):
             return batch
-        manifest = self._fetch(batch.uuid).manifest
+        manifest = self._latest.fetch(batch.uuid).manifest
         rows = {
             path: row._replace(after=renewal.renewed(signed_by(manifest, row.after)))
             for path, row in batch.rows.items()
@@ -159,42 +137,6 @@ class Commits:
         batch = batch._replace(rows=rows)
         pending.refine(batch)
         return batch
-
-    def _classes(self, uuid: str) -> Sequence[str]:
-        """The storage classes for the blocks of a collection."""
-        with self._lock:
-            known = self._known.get(uuid)
-        record = self._records.get_collection(uuid, select=LOOK) if known is None else known.record
-        classes = record.get("storage_classes_desired")
-        named = [name for name in classes if isinstance(name, str)] if isinstance(classes, list) else []
-        return [name for name in named if name.isascii() and name.isprintable()]
-
-    def _look(self, uuid: str) -> Known:
-        """The collection as it is now."""
-        with self._lock:
-            known = self._known.get(uuid)
-        if known is not None:
-            now = self._records.get_collection(uuid, select=["uuid", "portable_data_hash"])
-            if now.get("portable_data_hash") == known.pdh:
-                return known
-        return self._fetch(uuid)
-
-    def _fetch(self, uuid: str) -> Known:
-        record = self._records.get_collection(uuid)
-        known = Known(record, ManifestIndex(str(record.get("manifest_text") or "")))
-        self._remember(uuid, known)
-        return known
-
-    def _remember(self, uuid: str, known: Known) -> None:
-        with self._lock:
-            self._known[uuid] = known
-            self._known.move_to_end(uuid)
-            while len(self._known) > 1 and self._kept_bytes() > KEPT_BYTES:
-                self._known.popitem(last=False)
-
-    def _kept_bytes(self) -> int:
-        """Caller holds the lock."""
-        return sum(len(one.manifest.data) for one in self._known.values())
 
     def _request(self, batch: Batch, theirs: Known, zero_block: str) -> CommitRequest:
         """What has to be asked for. What the server may have from us by earlier requests is no conflict."""
@@ -246,21 +188,8 @@ class Commits:
 
     def _ask(self, uuid: str, request: CommitRequest, theirs: Known) -> Known:
         """Send the update; gives the collection as it is then."""
-        if not request.replace_files:
-            return self._fetch(uuid)
-        fields: dict[str, Any] = {"manifest_text": request.manifest_text} if request.manifest_text else {}
-        if self._keeps_versions and self._company.expected(uuid, theirs.pdh):
-            fields["preserve_version"] = True
-        if getattr(self._records, "knows_replace_files", True):
-            record = self._records.update_collection(uuid, fields, replace_files=request.replace_files)
-        else:
-            text = with_changes(str(theirs.record.get("manifest_text") or ""), request)
-            record = self._records.update_collection(uuid, {"manifest_text": text})
-        if not isinstance(record.get("manifest_text"), str):
-            return self._fetch(uuid)
-        known = Known(record, ManifestIndex(record["manifest_text"]))
-        self._remember(uuid, known)
-        return known
+        preserve = self._keeps_versions and self._company.expected(uuid, theirs.pdh)
+        return self._latest.ask(uuid, request, theirs, preserve=preserve)
 
     def _signed_anew(
         self, pending: Pending, batch: Batch, zero_block: str, neighbours: Neighbours
@@ -271,12 +200,12 @@ class Commits:
         token that they are for. What the collection has is signed there; what was moved here from another
         one, there (`order`). Blocks that neither has are stored again.
         """
-        token = self._token()
-        signers = [self._fetch(batch.uuid).manifest]
+        token = self._latest.token()
+        signers = [self._latest.fetch(batch.uuid).manifest]
         foreign = {block for block in _blocks(batch) if signers[0].signed(block) == block}
         for uuid in neighbours.having(foreign):
             with contextlib.suppress(ArvadosFuseError):
-                signers.append(self._fetch(uuid).manifest)
+                signers.append(self._latest.fetch(uuid).manifest)
 
         def is_refused(locator: str) -> bool:
             bare = stripped(locator)
@@ -289,7 +218,11 @@ class Commits:
 
         kept, now = self._uploads.kept, self._server_time()
         renewal = Renewal(
-            self._blocks, lambda: self._classes(batch.uuid), is_refused=is_refused, kept=kept, now=now
+            self._blocks,
+            lambda: self._latest.classes(batch.uuid),
+            is_refused=is_refused,
+            kept=kept,
+            now=now,
         )
         zeros = zero_block
         try:
@@ -298,7 +231,7 @@ class Commits:
                 for path, row in batch.rows.items()
             }
             if zero_block != ZERO_BLOCK and not self._restored.has(zero_block):
-                zeros = self._uploads.zeros(self._classes(batch.uuid), anew=True)
+                zeros = self._uploads.zeros(self._latest.classes(batch.uuid), anew=True)
         except ArvadosFuseError as error:
             logger.info("%s: a block can't be stored again: %s", batch.uuid, error)
             return None
@@ -313,11 +246,6 @@ class Commits:
         """Seconds since 1970 by the server's clock, by which signatures end."""
         told = getattr(self._records, "server_time", time.time)
         return float(told())
-
-    def _token(self) -> str:
-        """The token in use, for signatures are made for one."""
-        token = getattr(self._records, "token", None)
-        return str(token()) if token is not None else ""
 
 
 def _blocks(batch: Batch) -> set[str]:

@@ -45,12 +45,10 @@ class Records:
     ) -> dict[str, Any]:
         return self._api.create_collection(body, ensure_unique_name=ensure_unique_name)
 
-    def update_collection(
-        self, uuid: str, body: Mapping[str, Any], *, replace_files: Mapping[str, str] | None = None
-    ) -> dict[str, Any]:
+    def update_collection(self, uuid: str, body: Mapping[str, Any], **more: Any) -> dict[str, Any]:
         if self._stage == "before":
             die()
-        answer = self._api.update_collection(uuid, body, replace_files=replace_files)
+        answer = self._api.update_collection(uuid, body, **more)
         if self._stage == "after":
             die()
         return answer

@@ -15,7 +15,7 @@ import pytest
 from saving_world import BRISK, Mount, Site, Tree
 from servers import LocalServer, wait_for
 
-from arvados_fuse.collection import Collection
+from arvados_fuse.collection import Collection, portable_data_hash
 from arvados_fuse.collection.content import Content
 from arvados_fuse.collection.file import File
 from arvados_fuse.collection.segments import ZEROS, Segment
@@ -211,6 +211,79 @@ def test_two_mounts_with_one_path_keep_both(site: Site, open_mount: Callable[...
     two.write(uuid, "f", b"two again", before)
     two.save(uuid)
     assert site.tree(uuid) == {"f": b"two again", "f~conflict~": b"one"}, "what we saved is no conflict"
+
+
+class CountsManifests:
+    """Real records; counts the answers that have a manifest. first: called before each update."""
+
+    def __init__(self, api: Any) -> None:
+        self._api = api
+        self.manifests = 0
+        self.first: Callable[[], Any] = lambda: None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._api, name)
+
+    def get_collection(self, uuid: str, **more: Any) -> Any:
+        return self._counted(self._api.get_collection(uuid, **more))
+
+    def update_collection(self, uuid: str, body: Mapping[str, Any], **more: Any) -> Any:
+        self.first()
+        return self._counted(self._api.update_collection(uuid, body, **more))
+
+    def _counted(self, record: dict[str, Any]) -> dict[str, Any]:
+        self.manifests += "manifest_text" in record
+        return record
+
+
+def large_collection(site: Site) -> str:
+    """One whose manifest has more than a MiB."""
+    locator = site.blocks.put(b"x")
+    lines = (
+        f"./d{number:04d} {locator} {' '.join(f'0:1:{name:03d}-{number:0100d}' for name in range(10))}\n"
+        for number in range(1000)
+    )
+    return str(site.api.create_collection({"manifest_text": "".join(lines)})["uuid"])
+
+
+def test_the_manifest_of_a_large_collection_is_not_fetched_again(
+    site: Site, open_mount: Callable[..., Mount]
+) -> None:
+    uuid = large_collection(site)
+    records = CountsManifests(site.api)
+    mount = open_mount(records=records)
+    before: State = None
+    for number in range(3):
+        mount.write(uuid, "d0000/f", b"%d" % number, before)
+        mount.save(uuid)
+        saved = mount.saved.get(timeout=10)
+        before = saved.committed["d0000/f"]
+        assert portable_data_hash(saved.record["manifest_text"]) == saved.record["portable_data_hash"]
+        assert saved.record["portable_data_hash"] == site.api.get_collection(uuid)["portable_data_hash"]
+    assert records.manifests == 1, "the first look"
+    found = Collection.from_record(saved.record, blocks=site.blocks)
+    new, old = (found.find(f"d0000/{name}") for name in ("f", f"000-{0:0100d}"))
+    assert isinstance(new, File)
+    assert isinstance(old, File)
+    assert (bytes(new.read(0, 9)), bytes(old.read(0, 9))) == (b"2", b"x"), "both are signed"
+
+
+def test_what_others_save_at_that_moment_in_a_large_collection_is_seen(
+    site: Site, open_mount: Callable[..., Mount]
+) -> None:
+    uuid = large_collection(site)
+    theirs = site.collection({"theirs": b"theirs"})
+    pdh = site.api.get_collection(theirs)["portable_data_hash"]
+    records = CountsManifests(site.api)
+    mount = open_mount(records=records)
+    records.first = lambda: site.api.update_collection(uuid, {}, replace_files={"/theirs": f"{pdh}/theirs"})
+    mount.write(uuid, "ours", b"ours")
+    mount.save(uuid)
+    saved = mount.saved.get(timeout=10)
+    assert records.manifests == 2, "the first look, and what the update made of it"
+    found = Collection.from_record(saved.record, blocks=site.blocks)
+    assert {"ours", "theirs", "d0999"} <= set(found.listdir())
+    assert saved.record["portable_data_hash"] == site.api.get_collection(uuid)["portable_data_hash"]
 
 
 class LosesAnswers:

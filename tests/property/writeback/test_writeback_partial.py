@@ -80,7 +80,7 @@ def after_request(theirs: ManifestIndex, request: CommitRequest, blocks: Blocks)
     content = loaded(theirs.data.decode())
     sources = {"current": loaded(theirs.data.decode()), "manifest_text": loaded(request.manifest_text)}
     replacing.replace_files(content, targets, lambda name: sources[name])
-    return seen(content.text(), blocks), seen(with_changes(theirs.data.decode(), request), blocks)
+    return seen(content.text(), blocks), seen(with_changes(theirs, request).decode(), blocks)
 
 
 def loaded(text: str) -> Content:
