@@ -123,6 +123,7 @@ def _serve(options: MountOptions, ready: Callable[[], None]) -> int:
         try:
             session.mount()
             session.start()
+            heap.keep_loaded()
             ending.hold()
             ready()
             session.inside.ready()
