@@ -31,6 +31,8 @@ class Sizes:
     """In the project that is listed."""
     misses: int = 1_000
     """Lookups of a name that is not there."""
+    storm: int = 10_000
+    """Files whose attributes are asked for."""
     walk_limit: float = 60.0
     """Seconds after which a walk is given up."""
     small_writes: int = 1_000
@@ -52,6 +54,7 @@ QUICK = Sizes(
     random_reads=5_000,
     collections=500,
     misses=200,
+    storm=2_000,
     walk_limit=8.0,
     small_writes=200,
     tar_files=400,

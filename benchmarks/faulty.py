@@ -49,7 +49,7 @@ def run(bench: Bench, subject: Subject) -> Measured:
 def _seconds(mounted: Mounted, path: str, place: int) -> float:
     """Until the last page of a cold block is there, for which all of it has to come."""
     done = mounted.mount.run("reads_at", LIMIT, path=path, offsets=[place], size=PAGE, check=False)
-    return float(done.figures["seconds"])
+    return float(done.whole["seconds"])
 
 
 FAULTY = Workload("faults", "A block whose first try fails", rows, run, ("ours", "stock"))

@@ -116,7 +116,7 @@ def _overwrite(bench: Bench, size: int) -> Cost:
 def _cost(number: int, mounted: Mounted, load: str, **arguments: object) -> Cost:
     pid = mounted.mount.pid
     before = memory(pid)["own"]
-    figures = mounted.mount.run(load, LIMIT, **arguments).figures
+    figures = mounted.mount.run(load, LIMIT, **arguments).whole
     grown = (memory(pid)["own"] - before) / 1e6
     return Cost(number, figures.get("saved", figures["seconds"]), figures["cpu"], grown)
 

@@ -13,8 +13,6 @@ LIMIT = 180.0
 """Seconds that a listing of a project, or a storm of questions, may take."""
 THREADS = (1, 2, 48)
 """Of the null file system: what it costs that requests go from thread to thread."""
-STORM = 10_000
-"""Files whose attributes are asked for."""
 
 
 def walk_rows(files: int, sizes: Sizes) -> Sequence[Row]:
@@ -90,13 +88,13 @@ def project_run(bench: Bench, subject: Subject) -> Measured:
     return found
 
 
-def files_rows(_sizes: Sizes) -> Sequence[Row]:
+def files_rows(sizes: Sizes) -> Sequence[Row]:
     """See Workload."""
     title = f"open, read, close {SMALL_FILES:,} small files, blocks cached"
     return [
         Row("small", title, "1/s", aim=2, ceiling=True),
         Row("small_cpu", "  CPU of the mount for 10,000 of them", "s", ceiling=True),
-        Row("stat", f"stat of {STORM:,} files, names listed before", "1/s", aim=1, ceiling=True),
+        Row("stat", f"stat of {sizes.storm:,} files, names listed before", "1/s", aim=1, ceiling=True),
         Row("stat_cpu", "  CPU of the mount for it", "s", ceiling=True),
         Row("stat_again", "the same again, from the kernel's cache", "1/s", ceiling=True),
     ]
@@ -104,7 +102,7 @@ def files_rows(_sizes: Sizes) -> Sequence[Row]:
 
 def files_run(bench: Bench, subject: Subject) -> Measured:
     """See Workload."""
-    small, tree = bench.stage.small_files(), bench.stage.tree(STORM)
+    small, tree = bench.stage.small_files(), bench.stage.tree(bench.sizes.storm)
     check, cache = subject.name != "null", bench.caches.fresh()
     found = {}
     try:
@@ -114,23 +112,23 @@ def files_run(bench: Bench, subject: Subject) -> Measured:
         with bench.mounted(subject, cache, null_files=SMALL_FILES) as mounted:
             mount, path = mounted.mount, mounted.path(small, null="tree")
             done = mount.run("small_files", LIMIT, path=path, check=check)
-            found["small"] = Value(done.figures["count"] / done.figures["seconds"])
-            found["small_cpu"] = Value(done.figures["cpu"] * 10_000 / done.figures["count"])
-        with bench.mounted(subject, cache, null_files=STORM) as mounted:
+            found["small"] = Value(done.whole["count"] / done.whole["seconds"])
+            found["small_cpu"] = Value(done.whole["cpu"] * 10_000 / done.whole["count"])
+        with bench.mounted(subject, cache, null_files=bench.sizes.storm) as mounted:
             path = mounted.path(tree, null="tree")
             for key in ("stat", "stat_again"):
                 done = mounted.mount.run("stat_storm", LIMIT, path=path)
-                found[key] = Value(done.figures["count"] / done.figures["seconds"])
+                found[key] = Value(done.whole["count"] / done.whole["seconds"])
                 if key == "stat":
-                    found["stat_cpu"] = Value(done.figures["cpu"])
+                    found["stat_cpu"] = Value(done.whole["cpu"])
     finally:
         bench.caches.drop(cache)
     return found
 
 
-def threads_rows(_sizes: Sizes) -> Sequence[Row]:
+def threads_rows(sizes: Sizes) -> Sequence[Row]:
     """See Workload."""
-    titles = [f"stat of {STORM:,} files, {count} thread{'s' * (count > 1)}" for count in THREADS]
+    titles = [f"stat of {sizes.storm:,} files, {count} thread{'s' * (count > 1)}" for count in THREADS]
     return [Row(f"stat_{count}", title, "1/s") for count, title in zip(THREADS, titles, strict=True)]
 
 
@@ -138,9 +136,11 @@ def threads_run(bench: Bench, subject: Subject) -> Measured:
     """See Workload."""
     found = {}
     for count in THREADS:
-        with bench.mounted(subject, null_files=STORM, null_options=["--workers", str(count)]) as mounted:
+        with bench.mounted(
+            subject, null_files=bench.sizes.storm, null_options=["--workers", str(count)]
+        ) as mounted:
             done = mounted.mount.run("stat_storm", LIMIT, path=mounted.path("", null="tree"))
-            found[f"stat_{count}"] = Value(done.figures["count"] / done.figures["seconds"])
+            found[f"stat_{count}"] = Value(done.whole["count"] / done.whole["seconds"])
     return found
 
 

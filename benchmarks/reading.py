@@ -48,12 +48,12 @@ def slow_run(bench: Bench, subject: Subject) -> Measured:
         with bench.mounted(subject, environment=environment) as mounted:
             path = mounted.path(uuid, "large")
             done = mounted.mount.run("reads_at", LIMIT, path=path, offsets=near, size=4096, check=True)
-            found["first_byte"] = Value(done.figures["first"] * 1000)
-            found["near"] = Value(done.figures["seconds"] * 1000 / count)
+            found["first_byte"] = Value(done.whole["first"] * 1000)
+            found["near"] = Value(done.whole["seconds"] * 1000 / count)
         with bench.mounted(subject, environment=environment) as mounted:
             path = mounted.path(uuid, "large")
             done = mounted.mount.run("reads_at", LIMIT, path=path, offsets=anywhere, size=4096, check=True)
-            found["anywhere"] = Value(done.figures["seconds"] * 1000 / count)
+            found["anywhere"] = Value(done.whole["seconds"] * 1000 / count)
     return found
 
 
@@ -91,12 +91,12 @@ def run(bench: Bench, subject: Subject) -> Measured:
         with bench.mounted(subject, cache) as mounted:
             path, count = mounted.path(uuid, "large", null="large"), bench.sizes.random_reads
             done = mounted.mount.run("touch", LIMIT, path=path, blocks=blocks, check=check)
-            found["touch"] = Value(done.figures["seconds"] * 1000 / blocks)
+            found["touch"] = Value(done.whole["seconds"] * 1000 / blocks)
             done = mounted.mount.run(
                 "random_reads", LIMIT, path=path, blocks=blocks, count=count, check=check
             )
-            found["random"] = Value(count / done.figures["seconds"])
-            found["random_cpu"] = Value(done.figures["cpu"] * 10_000 / count)
+            found["random"] = Value(count / done.whole["seconds"])
+            found["random_cpu"] = Value(done.whole["cpu"] * 10_000 / count)
     finally:
         bench.caches.drop(cache)
     return found
@@ -110,13 +110,13 @@ def _sequential(key: str, mounted: Mounted, path: str, check: bool) -> dict[str,
 def _transfer(key: str, mounted: Mounted, done: Done) -> dict[str, Value]:
     return {
         key: Value(_rate(done)),
-        f"{key}_cpu": Value(done.figures["cpu"] * GIB / done.figures["bytes"]),
+        f"{key}_cpu": Value(done.whole["cpu"] * GIB / done.whole["bytes"]),
         f"{key}_memory": mounted.mount.peak_memory(),
     }
 
 
 def _rate(done: Done) -> float:
-    return float(done.figures["bytes"] / done.figures["seconds"] / 1e6)
+    return float(done.whole["bytes"] / done.whole["seconds"] / 1e6)
 
 
 def parallel_rows(sizes: Sizes) -> Sequence[Row]:

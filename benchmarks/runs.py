@@ -41,6 +41,13 @@ class Done:
     finished: bool
     figures: Mapping[str, Any]
 
+    @property
+    def whole(self) -> Mapping[str, Any]:
+        """The figures, for a row that has no bound. Raises Failed when its time was up."""
+        if not self.finished:
+            raise Failed(f"given up after {self.figures['seconds']:.0f} s, at {self.figures['count']:,}")
+        return self.figures
+
 
 class Load:
     """One run of `benchmarks.load`."""

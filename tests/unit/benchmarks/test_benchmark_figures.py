@@ -10,6 +10,7 @@ from benchmarks import costs, growth, plots, report
 from benchmarks.costs import Meter, Spent
 from benchmarks.growth_kinds import Cost, Kind
 from benchmarks.rows import Row, Summary, Value, summarise
+from benchmarks.runs import Done, Failed
 from benchmarks.turns import PATIENCE, Turns
 
 ROW = Row("walk", "find", "s", aim=2, most=1)
@@ -193,3 +194,9 @@ def test_the_engine_is_drawn_though_a_row_is_missing(tmp_path: Path) -> None:
     assert "10,000 files, deep" in picture
     assert "40 (0.5 s, 20 s)" in picture
     assert "portable data hash" not in picture
+
+
+def test_a_program_that_was_given_up_has_no_whole_figures() -> None:
+    assert Done(True, {"seconds": 2.0, "count": 7}).whole["count"] == 7
+    with pytest.raises(Failed, match="given up after 180 s, at 1,700"):
+        _ = Done(False, {"seconds": 180.0, "count": 1_700}).whole
