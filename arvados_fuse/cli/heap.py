@@ -16,6 +16,10 @@ ARENAS = 4
 NEW_OBJECTS = 10_000
 """Objects made and kept after which the collector looks at what is new: Python's 700 are a few lookups."""
 
+OLDER_AFTER = 2
+"""Looks at what is new before one at what is older, and at that before one at the oldest. Python's 10 is for
+700 new objects."""
+
 
 def settle() -> bool:
     """Before the first thread: large buffers shall go back to the system at once. Whether the C library
@@ -33,6 +37,7 @@ def keep_loaded() -> None:
 
     A mount that stands has 60,000 objects, nearly all of them of the libraries. Where some thousand nodes are
     made at once, as for `ls -l` of a large project, looking through those again and again took half the time.
+    But a tree that was replaced is one great cycle, and must not wait until there are a million objects more.
     """
     gc.freeze()
-    gc.set_threshold(NEW_OBJECTS, *gc.get_threshold()[1:])
+    gc.set_threshold(NEW_OBJECTS, OLDER_AFTER, OLDER_AFTER)

@@ -54,3 +54,39 @@ def grown(how: str) -> int:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="this C library keeps nothing")
 def test_large_buffers_go_back() -> None:
     assert grown("settled") < 16 << 20 < grown("as it is")
+
+
+TREES = """
+import collections, weakref
+from arvados_fuse.cli import heap
+
+
+class Node:
+    def __init__(self, root):
+        self.root = root or self
+        self.below = []
+
+
+def tree():
+    root = Node(None)
+    root.below += [Node(root) for _ in range(200)]
+    return root
+
+
+heap.keep_loaded()
+alive, used, most = weakref.WeakSet(), collections.deque(maxlen=20), 0
+for _ in range(2000):
+    made = tree()
+    alive.add(made)
+    used.append(made)
+    most = max(most, len(alive))
+print(most)
+"""
+
+
+def test_trees_that_were_replaced_go_soon() -> None:
+    """Of 2000 trees, 20 of them in use at a time, few are in memory together."""
+    done = subprocess.run(
+        [sys.executable, "-c", TREES], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert int(done.stdout) < 250
