@@ -151,10 +151,16 @@ class Soak:
 
     def wait_saved(self) -> None:
         """Until the writing mount says that nothing is unsaved."""
-        wait_for(lambda: self._unsaved() == 0, "nothing is unsaved", SAVING_LIMIT)
+        wait_for(lambda: not self._unsaved(), "nothing is unsaved", SAVING_LIMIT)
 
-    def _unsaved(self) -> int:
-        """Paths that wait, as the mount says."""
+    def wait_taken(self) -> None:
+        """Until nothing is unsaved because the server refused it."""
+        wait_for(
+            lambda: not any(each["refused"] for each in self._unsaved()), "nothing is refused", SAVING_LIMIT
+        )
+
+    def _unsaved(self) -> list[dict[str, Any]]:
+        """Collections with unsaved paths, as the mount tells of them."""
         command = [
             sys.executable,
             str(PROJECT / "bin/arv-mount"),
@@ -167,8 +173,8 @@ class Soak:
         )
         if done.returncode:
             raise Failed(f"the mount does not tell how it is doing: {done.stderr}")
-        unsaved = json.loads(done.stdout)["unsaved"]
-        return sum(each["paths"] for each in unsaved["collections"])
+        collections: list[dict[str, Any]] = json.loads(done.stdout)["unsaved"]["collections"]
+        return collections
 
     def _verify(self, ended: dict[str, Any]) -> None:
         report_line("everything is verified ...")

@@ -44,6 +44,9 @@ class Setting(Protocol):
     def wait_saved(self) -> None:
         """Until the writing mount says that nothing is unsaved."""
 
+    def wait_taken(self) -> None:
+        """Until it says that the server refuses nothing of what is unsaved."""
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -148,12 +151,14 @@ def silent(run: Setting) -> None:
 
 
 def token_ended(run: Setting) -> None:
-    """The token is refused; later there is a new one in the settings."""
+    """The token is refused; later there is a new one in the settings, and what was refused is saved."""
     run.world.end_token()
     try:
         _length(run, 1, 6)
     finally:
         run.world.new_token()
+    # Programs are told of a refusal until the next attempt has succeeded, which other faults would hold up.
+    run.wait_taken()
 
 
 def disk_full(run: Setting) -> None:
