@@ -7,18 +7,18 @@ stored.
 import hashlib
 import time
 
-from arvados_fuse.collection.directory import Directory
 from arvados_fuse.collection.moves import HashesOnly, Moves, pack
 from arvados_fuse.collection.plan import Plan, make_plan
 from arvados_fuse.collection.segments import BLOCK_SIZE, ZERO_BLOCK
 from arvados_fuse.collection.stores import BlockStore
 from arvados_fuse.collection.tree import Tree
+from arvados_fuse.collection.view import DirectoryView
 
 _PADDING_GOOD_FOR = 3600.0
 """Seconds after which the padding block is stored again; its signature is good for two weeks by default."""
 
 
-def store(plan: Plan, root: Directory) -> tuple[Moves, str]:
+def store(plan: Plan, root: DirectoryView) -> tuple[Moves, str]:
     """Store all unsaved bytes of a plan; gives where they are and the locator of the padding block.
 
     Raises what the block store raises; what was stored until then is not stored again next time.
@@ -48,7 +48,7 @@ def _padding(blocks: BlockStore, tree: Tree) -> str:
 
 
 def manifest_text(
-    root: Directory,
+    root: DirectoryView,
     stream_name: str = ".",
     *,
     strip: bool = False,
@@ -64,7 +64,7 @@ def manifest_text(
     return plan.write(moves, strip=strip, zero_block=zero_block).decode()
 
 
-def portable_manifest(root: Directory, stream_name: str = ".") -> bytes:
+def portable_manifest(root: DirectoryView, stream_name: str = ".") -> bytes:
     """The normalized manifest without hints, with unsaved bytes under the hashes that they will have."""
     plan = make_plan(root, stream_name, normalize=True)
     moves = Moves()
@@ -72,7 +72,7 @@ def portable_manifest(root: Directory, stream_name: str = ".") -> bytes:
     return plan.write(moves, strip=True)
 
 
-def normalized_hash(root: Directory) -> str:
+def normalized_hash(root: DirectoryView) -> str:
     """The portable data hash of `portable_manifest`."""
     text = portable_manifest(root)
     return f"{hashlib.md5(text, usedforsecurity=False).hexdigest()}+{len(text)}"

@@ -20,7 +20,7 @@ from arvados_fuse.collection.directory import Directory
 from arvados_fuse.collection.file import File
 from arvados_fuse.collection.manifest import ManifestIndex
 from arvados_fuse.collection.names import conflict_name
-from arvados_fuse.collection.paths import COLLECTION, PathApi
+from arvados_fuse.collection.paths import COLLECTION
 from arvados_fuse.collection.segments import Segments
 
 
@@ -83,12 +83,11 @@ class _Merge:
 
     def at(self, path: str) -> File | Directory | None:
         """What is at a path; None also when the way goes through a file."""
-        found: File | PathApi | None = self.root
+        found: File | Directory | None = self.root
         for part in path.split("/"):
-            if not isinstance(found, PathApi):
+            if not isinstance(found, Directory):
                 return None
-            found = found.here().get(part)
-        assert found is None or isinstance(found, File | Directory)
+            found = found.get(part)
         return found
 
     def may_remove(self, change: Change) -> bool:

@@ -7,11 +7,12 @@ Threads: any. Callbacks of `subscribe` are called after the change, without a lo
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, Union
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias, Union, cast
 
 from arvados_fuse.collection import handles
 from arvados_fuse.collection.collector import collector_off
+from arvados_fuse.collection.edits import DirectoryEdits
 from arvados_fuse.collection.failures import (
     BadArgument,
     CollectionReadOnly,
@@ -21,9 +22,7 @@ from arvados_fuse.collection.failures import (
     PathNotFound,
 )
 from arvados_fuse.collection.file import File
-
-if TYPE_CHECKING:
-    from arvados_fuse.collection.directory import Directory
+from arvados_fuse.collection.view import Callback
 
 ADD, DEL, MOD, TOK, WRITE = "add", "del", "mod", "tok", "write"
 """Kinds of changes, as the SDK calls them."""
@@ -32,7 +31,7 @@ FILE, COLLECTION = "file", "collection"
 """What `find_or_create` makes."""
 
 Found: TypeAlias = Union["PathApi", File]
-Callback: TypeAlias = Callable[[str, "PathApi", str, Any], object]
+"""What is at a path. Every directory that is handed out is a `PathApi` too."""
 
 
 class PathApi:
@@ -41,7 +40,7 @@ class PathApi:
     __slots__ = ()
 
     @abstractmethod
-    def here(self) -> "Directory":
+    def here(self) -> DirectoryEdits:
         """The directory that paths start from."""
 
     # Where this is.
@@ -56,12 +55,7 @@ class PathApi:
 
     def stream_name(self) -> str:
         """The path as the name of a manifest stream: `.` or `./a/b`."""
-        parts = []
-        at = self.here()
-        while at.parent is not None:
-            parts.append(at.name)
-            at = at.parent
-        return "/".join([".", *reversed(parts)])
+        return self.here().stream_name()
 
     # Looking.
 
@@ -70,16 +64,18 @@ class PathApi:
         file."""
         if not path:
             raise BadArgument("Parameter 'path' is empty.")
-        at: Found | None = self
-        for part in _split(path):
-            if not isinstance(at, PathApi):
+        parts = _split(path)
+        at: DirectoryEdits | File = self.here()
+        for part in parts:
+            if isinstance(at, File):
                 raise NotADirectoryPath(f"Not a directory: {path!r}", subject=path)
-            at = at.here().get(part)
-            if at is None:
+            found = at.get(part)
+            if found is None:
                 return None
+            at = found
         if isinstance(at, File) and path.endswith("/"):
             raise NotADirectoryPath(f"Not a directory: {path!r}", subject=path)
-        return at
+        return cast("Found", at) if parts else self
 
     def find_or_create(self, path: str, create_type: str) -> Found:
         """What is at `path`; made, with the directories on the way, if there is nothing yet.
@@ -87,10 +83,9 @@ class PathApi:
         create_type: `FILE` or `COLLECTION` (a directory).
         """
         self.need_writable()
-        at: PathApi = self
+        directory = self.here()
         parts = _split(path)
         for number, part in enumerate(parts):
-            directory = at.here()
             found = directory.get(part)
             last = number == len(parts) - 1
             if found is None:
@@ -100,16 +95,16 @@ class PathApi:
                         if last and create_type == FILE
                         else directory.make_directory(part)
                     )
-                    at.notify(ADD, at, part, found)
+                    directory.notify(ADD, directory, part, found)
                 except PathExists:
                     # Another thread was quicker.
                     found = directory.get(part)
             if last and found is not None:
-                return found
-            if not isinstance(found, PathApi):
+                return cast("Found", found)
+            if not isinstance(found, DirectoryEdits):
                 raise NotADirectoryPath(f"Not a directory: {path!r}", subject=path)
-            at = found
-        return at
+            directory = found
+        return self
 
     def mkdirs(self, path: str) -> "PathApi":
         """Make a directory, and those on the way. Raises PathExists."""
@@ -125,7 +120,7 @@ class PathApi:
 
     def listdir(self, path: str = ".") -> list[str]:
         """Names in the directory at `path`, sorted."""
-        return self._directory(path).here().names()
+        return self._directory(path).names()
 
     def walk(self, top: str = ".") -> Iterator[tuple[str, list[str], list[str]]]:
         """Like `os.walk`: path (`.` and `./a/b`), names of directories (which may be changed in place), names
@@ -133,9 +128,9 @@ class PathApi:
         pending = [(top, self._directory(top))]
         while pending:
             path, directory = pending.pop()
-            below: dict[str, PathApi] = {}
+            below = {}
             files = []
-            for name, entry in directory.here().entries():
+            for name, entry in directory.entries():
                 if isinstance(entry, File):
                     files.append(name)
                 else:
@@ -144,13 +139,13 @@ class PathApi:
             yield path, directories, files
             pending += [(f"{path}/{name}", below[name]) for name in reversed(directories) if name in below]
 
-    def _directory(self, path: str) -> "PathApi":
+    def _directory(self, path: str) -> DirectoryEdits:
         found = self.find(path)
         if found is None:
             raise PathNotFound(f"File not found: {path!r}", subject=path)
-        if not isinstance(found, PathApi):
+        if isinstance(found, File):
             raise NotADirectoryPath(f"Not a directory: {path!r}", subject=path)
-        return found
+        return found.here()
 
     def open(self, path: str, mode: str = "r", encoding: str | None = None) -> Any:
         """Open a file: modes r, r+, w, w+, a, a+, with b for binary; every mode but r makes the file if need
@@ -178,7 +173,7 @@ class PathApi:
         found = self.here().get(name)
         if found is None:
             raise KeyError(name)
-        return found
+        return cast("Found", found)
 
     def __contains__(self, name: str) -> bool:
         return self.here().get(name) is not None
@@ -201,13 +196,13 @@ class PathApi:
 
     def values(self) -> list[Found]:
         """What is in this directory, sorted by name."""
-        entries = self.here().entries()
-        with collector_off(len(entries)):
-            return [entry for _, entry in entries]
+        items = self.items()
+        with collector_off(len(items)):
+            return [entry for _, entry in items]
 
     def items(self) -> Sequence[tuple[str, Found]]:
         """(name, what it is), sorted by name: a snapshot."""
-        return self.here().entries()
+        return cast("Sequence[tuple[str, Found]]", self.here().entries())
 
     # Changing.
 
@@ -224,8 +219,8 @@ class PathApi:
         *way, name = _split(path) or [""]
         if not name:
             raise BadArgument("Cannot remove '.'")
-        parent = self._directory("/".join(way)) if way else self
-        removed = parent.here().unlink(name, recursive=recursive)
+        parent = self._directory("/".join(way)) if way else self.here()
+        removed = parent.unlink(name, recursive=recursive)
         parent.notify(DEL, parent, name, removed)
 
     def add(
@@ -240,7 +235,7 @@ class PathApi:
             raise PathExists("File already exists", subject=target_name)
         if reparent:
             source, name = _place(source_obj)
-            item: Found = source.move(name, here, target_name, force=True)
+            item: DirectoryEdits | Found = source.move(name, here, target_name, force=True)
             source.notify(DEL, source, name, item)
         else:
             if isinstance(source_obj, File):
@@ -322,14 +317,9 @@ class PathApi:
         """Call nobody any more."""
         self.here().callback = None
 
-    def notify(self, event: str, collection: "PathApi", name: str, item: Any) -> None:
+    def notify(self, event: str, collection: Any, name: str, item: Any) -> None:
         """Tell the subscribers of this directory and of the collection."""
-        here = self.here()
-        root = here.tree.owner.root if here.tree.owner is not None else here
-        where = here.tree.owner if collection is root else collection
-        for callback in (here.callback, root.callback if root is not here else None):
-            if callback is not None:
-                callback(event, where, name, item)
+        self.here().notify(event, collection, name, item)
 
 
 def _split(path: str) -> list[str]:
@@ -345,14 +335,15 @@ def _split(path: str) -> list[str]:
     return parts
 
 
-def _place(found: Found) -> tuple["Directory", str]:
+def _place(found: Found) -> tuple[DirectoryEdits, str]:
     if isinstance(found, File):
         if not found.is_linked():
             raise PathNotFound("File not found", subject=found.name)
-        parent = found.parent
-        assert isinstance(parent, PathApi)
-        return parent.here(), found.name
-    directory = found.here()
-    if directory.parent is None or not directory.linked:
-        raise PathNotFound("not in a directory", subject=directory.name)
-    return directory.parent, directory.name
+        parent, name = found.parent, found.name
+    else:
+        directory = found.here()
+        if directory.parent is None or not directory.linked:
+            raise PathNotFound("not in a directory", subject=directory.name)
+        parent, name = directory.parent, directory.name
+    assert isinstance(parent, DirectoryEdits)
+    return parent, name

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple, TypeAlias
 
 from arvados_fuse.collection.content import Content
-from arvados_fuse.collection.directory import Directory
 from arvados_fuse.collection.lines import Range, directory_line, empty_line, located
 from arvados_fuse.collection.listing import Listing
 from arvados_fuse.collection.manifest import ManifestIndex
@@ -18,6 +17,7 @@ from arvados_fuse.collection.names import escape
 from arvados_fuse.collection.segments import ZERO_BLOCK, Segment, Zeros
 from arvados_fuse.collection.tokens import strip_hints
 from arvados_fuse.collection.tree import Guard
+from arvados_fuse.collection.view import DirectoryView
 
 
 class Lines(NamedTuple):
@@ -140,7 +140,7 @@ def normalized(part: Lines, *, strip: bool) -> Iterator[bytes]:
             yield empty_line(_path(part, key))
 
 
-def make_plan(root: Directory, path: str = ".", *, normalize: bool = False) -> Plan:
+def make_plan(root: DirectoryView, path: str = ".", *, normalize: bool = False) -> Plan:
     """A snapshot of `root` and all below, which is at `path` in the manifest.
 
     Raises ManifestError when a changed directory's lines are not legal.
@@ -149,7 +149,7 @@ def make_plan(root: Directory, path: str = ".", *, normalize: bool = False) -> P
     contents: list[tuple[Content, int]] = []
     with Guard(root) as tree:
         version = tree.version
-        pending: list[tuple[Directory, str] | Lines] = [(root, path)]
+        pending: list[tuple[DirectoryView, str] | Lines] = [(root, path)]
         while pending:
             item = pending.pop()
             if isinstance(item, Lines):
@@ -174,14 +174,14 @@ def make_plan(root: Directory, path: str = ".", *, normalize: bool = False) -> P
 
 
 def _split(
-    directory: Directory, path: str, contents: list[tuple[Content, int]]
-) -> tuple[Part | None, list[tuple[Directory, str] | Lines]]:
+    directory: DirectoryView, path: str, contents: list[tuple[Content, int]]
+) -> tuple[Part | None, list[tuple[DirectoryView, str] | Lines]]:
     """A changed directory: its own line, and what follows in order."""
     layers = directory.layers()
     base = layers.base
     listing, index = base.read(), base.index
     files: dict[str, tuple[Segment, ...] | None] = {}
-    special: dict[str, Directory | None] = dict(layers.below)
+    special: dict[str, DirectoryView | None] = dict(layers.below)
     for name, item in layers.changes.items():
         if isinstance(item, Content):
             segments, version = item.snapshot()
@@ -193,7 +193,7 @@ def _split(
             special[name] = item
         elif listing.has_subdirectory(name):
             special[name] = None
-    children: list[tuple[Directory, str] | Lines] = []
+    children: list[tuple[DirectoryView, str] | Lines] = []
     below = range(0) if index is None else index.below(base.key)
     done = below.start
     for name in sorted(special):

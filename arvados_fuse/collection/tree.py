@@ -1,6 +1,6 @@
 """What all directories and files of one collection share, and the order of locks.
 
-Made by `Collection`; used by `Directory`, `File` and `Content`.
+Made by `Collection`; used by directories, files and contents.
 
 Lock order, outermost first: the lock of a tree (of two trees: the smaller `number` first), then that of a
 file's content, then those inside an index or a spool. A tree's lock guards names and is never held across

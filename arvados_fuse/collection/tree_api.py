@@ -1,22 +1,21 @@
 """Whole trees: manifests, hashes, differences. What `Collection` and its directories share beyond single
 paths.
 
-Mixed into `Directory` and `Collection`; programs call it, under the names of the SDK's `Collection`. The
-functions behind it need `Directory`, so they are imported where they are used.
+Mixed into `Directory` and `Collection`; programs call it, under the names of the SDK's `Collection`.
 """
 
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
+from arvados_fuse.collection import manifests
 from arvados_fuse.collection.collector import collector_off
+from arvados_fuse.collection.edits import DirectoryEdits
 from arvados_fuse.collection.file import File
 from arvados_fuse.collection.manifest import stripped
 from arvados_fuse.collection.names import conflict_name
-from arvados_fuse.collection.paths import ADD, DEL, MOD, TOK, Found, PathApi
-
-if TYPE_CHECKING:
-    from arvados_fuse.collection.directory import Directory
+from arvados_fuse.collection.paths import ADD, DEL, MOD, TOK, PathApi
+from arvados_fuse.collection.plan import make_plan
 
 
 class TreeApi(PathApi):
@@ -38,8 +37,6 @@ class TreeApi(PathApi):
 
         only_committed: leave unsaved bytes out instead. strip: leave no hints but sizes.
         """
-        from arvados_fuse.collection import manifests
-
         return manifests.manifest_text(
             self.here(), stream_name, strip=strip, normalize=True, only_committed=only_committed
         )
@@ -47,8 +44,6 @@ class TreeApi(PathApi):
     def portable_manifest_text(self, stream_name: str = ".") -> str:
         """The normalized manifest without hints; unsaved bytes stand in it under the hashes they will
         have."""
-        from arvados_fuse.collection import manifests
-
         return manifests.portable_manifest(self.here(), stream_name).decode()
 
     def stripped_manifest(self) -> str:
@@ -57,15 +52,11 @@ class TreeApi(PathApi):
 
     def portable_data_hash(self) -> str:
         """md5 and length of the normalized manifest without hints."""
-        from arvados_fuse.collection import manifests
-
         return manifests.normalized_hash(self.here())
 
     def flush(self) -> None:
         """Store all unsaved bytes in Keep."""
-        from arvados_fuse.collection import manifests, plan
-
-        manifests.store(plan.make_plan(self.here()), self.here())
+        manifests.store(make_plan(self.here()), self.here())
 
     # State.
 
@@ -122,16 +113,11 @@ class TreeApi(PathApi):
         (ADD or DEL, path, item) and (MOD or TOK, path, item here, item there); TOK is for a file that is the
         same and may only have other signatures. Items are copies.
         """
-        from arvados_fuse.collection.directory import Directory
-
-        holder = (
-            Directory(self.here().tree, None, ".")
-            if holding_collection is None
-            else holding_collection.here()
-        )
+        here = self.here()
+        holder = type(here)(here.tree, None, ".") if holding_collection is None else holding_collection.here()
         changes: list[tuple[Any, ...]] = []
         # Generators on a stack, not calls: a tree may be deeper than Python's.
-        levels = [_level(prefix, self.here(), end_collection.here(), holder)]
+        levels = [_level(prefix, here, end_collection.here(), holder)]
         while levels:
             found = next(levels[-1], None)
             if found is None:
@@ -174,7 +160,7 @@ class TreeApi(PathApi):
             self.copy(final, conflict_name(path, moment))
 
 
-def _level(path: str, before: "Directory", after: "Directory", holder: "Directory") -> Iterator[Any]:
+def _level(path: str, before: DirectoryEdits, after: DirectoryEdits, holder: DirectoryEdits) -> Iterator[Any]:
     """Changes between two directories, and for a pair of subdirectories the iterator of theirs."""
     left, right = before.entries(), after.entries()
     with collector_off(len(left) + len(right)):
@@ -194,10 +180,10 @@ def _level(path: str, before: "Directory", after: "Directory", holder: "Director
             yield kind, way, _copy(here, holder), _copy(there, holder)
 
 
-def _copy(item: Found, holder: "Directory") -> Found:
+def _copy(item: DirectoryEdits | File, holder: DirectoryEdits) -> DirectoryEdits | File:
     if isinstance(item, File):
         return File(None, "", 0, item.content().clone(holder, ""))
-    return cast("Directory", item).copy_of(holder.tree, holder, "")
+    return item.copy_of(holder.tree, holder, "")
 
 
 def _is_locator(token: str) -> bool:

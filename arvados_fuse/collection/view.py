@@ -1,14 +1,14 @@
 """A directory of a collection, as one looks at it.
 
-Base of `Directory`, which adds changes. Changes lie over the listing of the manifest, name by name, so that
-one change in a directory of a million files stays one change.
+Base of `DirectoryEdits`, which makes changes. They lie over the listing of the manifest, name by name, so
+that one change in a directory of a million files stays one change.
 
 Threads: any; names are guarded by the tree's lock, see `tree` for the order of locks. A listing is read
 without it.
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias, Union, cast
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 from weakref import WeakValueDictionary
 
 from arvados_fuse.collection.base import Base
@@ -16,15 +16,13 @@ from arvados_fuse.collection.collector import collector_off
 from arvados_fuse.collection.content import Content
 from arvados_fuse.collection.file import File, Files
 from arvados_fuse.collection.manifest import ManifestIndex
-from arvados_fuse.collection.paths import Callback
 from arvados_fuse.collection.tree import Guard, Tree
-from arvados_fuse.collection.tree_api import TreeApi
 
-if TYPE_CHECKING:
-    from arvados_fuse.collection.directory import Directory
+Callback: TypeAlias = Callable[[str, Any, str, Any], object]
+"""Called with an event, the directory or collection, a name in it, and what that stands for."""
 
-Entry: TypeAlias = Union["Directory", File]
-"""What a name in a directory stands for."""
+D = TypeVar("D", bound="DirectoryView")
+"""The class of a directory, which is also that of those below it."""
 
 
 class Layers(NamedTuple):
@@ -35,11 +33,11 @@ class Layers(NamedTuple):
     """
 
     base: Base
-    changes: "dict[str, Content | Directory | None]"
-    below: "dict[str, Directory]"
+    changes: "dict[str, Content | DirectoryView | None]"
+    below: "dict[str, DirectoryView]"
 
 
-class DirectoryView(TreeApi):
+class DirectoryView:
     """What a directory holds."""
 
     __slots__ = (
@@ -59,7 +57,7 @@ class DirectoryView(TreeApi):
     def __init__(
         self,
         tree: Tree,
-        parent: "Directory | None",
+        parent: "DirectoryView | None",
         name: str,
         index: ManifestIndex | None = None,
         key: str = "",
@@ -70,19 +68,24 @@ class DirectoryView(TreeApi):
         self.name = name
         self.linked = True
         self.callback: Callback | None = None
-        self._base = Base(self.here(), index, key)
-        self._changes: dict[str, Content | Directory | None] = {}
-        self._kept: dict[str, Directory] = {}
-        self._live: WeakValueDictionary[str, Directory] | None = None
+        self._base = Base(self, index, key)
+        self._changes: dict[str, Content | DirectoryView | None] = {}
+        self._kept: dict[str, DirectoryView] = {}
+        self._live: WeakValueDictionary[str, DirectoryView] | None = None
         self._touched = False
 
-    def here(self) -> "Directory":
-        """Itself: see `PathApi`."""
-        return cast("Directory", self)
+    def stream_name(self) -> str:
+        """The path as the name of a manifest stream: `.` or `./a/b`."""
+        parts = []
+        at = self
+        while at.parent is not None:
+            parts.append(at.name)
+            at = at.parent
+        return "/".join([".", *reversed(parts)])
 
     # Looking.
 
-    def get(self, name: str) -> Entry | None:
+    def get(self: D, name: str) -> D | File | None:
         """The entry of this name, or None. Raises ManifestError when the directory's lines are not legal."""
         # Without the lock when nothing was changed here. The changes are looked at first: see `_rebase`.
         if not self._changes:
@@ -97,7 +100,7 @@ class DirectoryView(TreeApi):
         with Guard(self):
             return self._entry(name)
 
-    def entries(self) -> Sequence[tuple[str, Entry]]:
+    def entries(self: D) -> Sequence[tuple[str, D | File]]:
         """All entries, sorted by name: a snapshot. Raises ManifestError when the directory's lines are not
         legal."""
         self._base.read()
@@ -107,11 +110,12 @@ class DirectoryView(TreeApi):
             if not changes and not subdirectories:
                 return files
             with collector_off(len(files)):
-                found: list[tuple[str, Entry]] = [entry for entry in files if entry[0] not in changes]
+                found: list[tuple[str, D | File]] = [entry for entry in files if entry[0] not in changes]
             found += [(name, self._subdirectory(name)) for name in subdirectories if name not in changes]
-            for name, item in changes.items():
-                if item is not None:
-                    found.append((name, File(None, name, 0, item) if isinstance(item, Content) else item))
+            for name in changes:
+                entry = self._entry(name)
+                if entry is not None:
+                    found.append((name, entry))
             found.sort(key=lambda entry: entry[0])
             return found
 
@@ -135,18 +139,18 @@ class DirectoryView(TreeApi):
             listing = self._base.read()
             return len(listing.names) + len(listing.subdirectories) == len(self._changes)
 
-    def _entry(self, name: str) -> Entry | None:
+    def _entry(self: D, name: str) -> D | File | None:
         """Caller holds the lock."""
         if name in self._changes:
             item = self._changes[name]
-            return File(None, name, 0, item) if isinstance(item, Content) else item
+            return File(None, name, 0, item) if isinstance(item, Content) else cast("D | None", item)
         listing = self._base.read()
         at = listing.find(name)
         if at is not None:
             return File(self._base, name, listing.sizes[at])
         return self._subdirectory(name) if listing.has_subdirectory(name) else None
 
-    def _subdirectory(self, name: str) -> "Directory":
+    def _subdirectory(self: D, name: str) -> D:
         """Caller holds the lock. A subdirectory that the manifest has: the same object as long as it is
         held."""
         found = self._kept.get(name)
@@ -154,17 +158,44 @@ class DirectoryView(TreeApi):
             found = self._live.get(name) if self._live is not None else None
             if found is None:
                 key = f"{self._base.key}\0{name}" if self._base.key else name
-                found = type(self.here())(self.tree, self.here(), name, self._base.index, key)
+                found = type(self)(self.tree, self, name, self._base.index, key)
             self._kept[name] = found
-        return found
+        return cast("D", found)
 
-    def _made(self) -> "list[Directory]":
+    def _made(self: D) -> list[D]:
         """Caller holds the lock. Every subdirectory object there is."""
         live = [] if self._live is None else list(self._live.values())
         changed = [
             item for item in self._changes.values() if item is not None and not isinstance(item, Content)
         ]
-        return list({id(child): child for child in (*self._kept.values(), *live, *changed)}.values())
+        made = {id(child): child for child in (*self._kept.values(), *live, *changed)}
+        return cast("list[D]", list(made.values()))
+
+    # News from what lies in it.
+
+    def _touch(self) -> None:
+        """Caller holds the lock: this directory differs from what the manifest says."""
+        self.tree.count_change()
+        at: DirectoryView | None = self
+        while at is not None and not at._touched:
+            at._touched = True
+            at = at.parent
+
+    def announce(self, content: Content) -> None:
+        """A content of this directory is about to be changed for the first time."""
+        with Guard(self):
+            if content.linked and content.parent is self and not content.changed:
+                self._changes[content.name] = content
+                content.mark_changed()
+                self._touch()
+
+    def notify(self, event: str, collection: Any, name: str, item: Any) -> None:
+        """Tell the subscribers of this directory and of the collection."""
+        root = self.tree.owner.root if self.tree.owner is not None else self
+        where = self.tree.owner if collection is root else collection
+        for callback in (self.callback, root.callback if root is not self else None):
+            if callback is not None:
+                callback(event, where, name, item)
 
     # For those who write manifests, and for memory.
 
@@ -185,7 +216,7 @@ class DirectoryView(TreeApi):
     def drop_parsed(self) -> None:
         """Forget what was read here and below; entries that somebody holds, and all changes, stay."""
         with Guard(self):
-            pending = [self.here()]
+            pending: list[DirectoryView] = [self]
             while pending:
                 directory = pending.pop()
                 directory._base.drop()
