@@ -139,7 +139,7 @@ def _turn(bench: Bench, workload: Workload, subject: Subject) -> Measured | None
         bench.spent = NOTHING
         try:
             return workload.run(bench, subject)
-        except Failed as error:
+        except (Failed, OSError) as error:  # OSError: its process has gone
             bench.note(f"{workload.name}: {subject.name} failed, try {attempt} of {TRIES}: {error}")
     return None
 

@@ -5,6 +5,7 @@ the mount's cache directory (fetched) and into the server's (stored). Used by `B
 up the mounts of a workload's turn. Values are `Spent`.
 """
 
+import contextlib
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -60,8 +61,9 @@ def blocks(directory: Path) -> dict[str, Block]:
         for path in below.iterdir():
             name, _, kind = path.name.partition(".")
             if kind in ("", "keepcacheblock"):
-                status = path.stat()
-                found[name] = Block(status.st_size, (status.st_ino, status.st_mtime_ns))
+                with contextlib.suppress(FileNotFoundError):  # evicted meanwhile
+                    status = path.stat()
+                    found[name] = Block(status.st_size, (status.st_ino, status.st_mtime_ns))
     return found
 
 
