@@ -13,6 +13,7 @@ import arvados.api  # noqa: F401  (its import teaches googleapiclient to send ob
 import googleapiclient.discovery
 from googleapiclient.http import HttpRequest
 
+from arvados_fuse.api.arguments import is_last, selected, with_trash
 from arvados_fuse.api.settings import ApiSettings
 from arvados_fuse.api.transport import SILENCE, Transport
 from arvados_fuse.errors import BadAnswer
@@ -125,15 +126,13 @@ class ApiClient:
     def get_group(
         self, uuid: str, *, select: Sequence[str] | None = None, include_trash: bool = False
     ) -> Record:
-        return self._send(
-            self._groups.get(uuid=uuid, **_selected(select), **_with_trash(include_trash)), uuid
-        )
+        return self._send(self._groups.get(uuid=uuid, **selected(select), **with_trash(include_trash)), uuid)
 
     def get_collection(
         self, uuid_or_pdh: str, *, select: Sequence[str] | None = None, include_trash: bool = False
     ) -> Record:
         """All fields with a manifest signed for this token, or only those in `select`."""
-        request = self._collections.get(uuid=uuid_or_pdh, **_selected(select), **_with_trash(include_trash))
+        request = self._collections.get(uuid=uuid_or_pdh, **selected(select), **with_trash(include_trash))
         if select is None or "manifest_text" in select:
             return self._send(request, uuid_or_pdh, silence=MANIFEST_SILENCE)
         return self._send(request, uuid_or_pdh)
@@ -182,7 +181,7 @@ class ApiClient:
         """
         yield from self._pages(
             lambda arguments: self._groups.contents(
-                uuid=owner_uuid, **arguments, **_with_trash(include_trash)
+                uuid=owner_uuid, **arguments, **with_trash(include_trash)
             ),
             owner_uuid,
             [["uuid", "is_a", kind], *filters],
@@ -205,6 +204,14 @@ class ApiClient:
 
     def list_groups(self, filters: Filters, *, select: Sequence[str] | None = None) -> Iterator[Record]:
         yield from self._pages(lambda arguments: self._groups.list(**arguments), "groups", filters, select)
+
+    def count_groups(self, filters: Filters) -> int:
+        """How many groups there are that we may read; a question that costs no records."""
+        request = self._groups.list(filters=list(filters), limit=0, count="exact")
+        number = self._send(request, "groups").get("items_available")
+        if not isinstance(number, int):
+            raise BadAnswer(f"API server {self.host} did not count", subject="groups", server=self.host)
+        return number
 
     def list_collections(self, filters: Filters, *, select: Sequence[str] | None = None) -> Iterator[Record]:
         yield from self._pages(
@@ -240,7 +247,7 @@ class ApiClient:
             owners.update(
                 (str(record.get("uuid")), record) for record in included if isinstance(record, dict)
             )
-            if _is_last(answer, page):
+            if is_last(answer, page):
                 return groups, list(owners.values())
             last = self._next_key(page, last, "shared projects")
 
@@ -341,12 +348,12 @@ class ApiClient:
                 "order": ["uuid asc"],
                 "limit": PAGE,
                 "count": "none",
-                **_selected(select),
+                **selected(select),
             }
             answer = self._send(call(arguments), subject, silence=silence)
             page = self._items(answer, subject)
             yield from page
-            if _is_last(answer, page):
+            if is_last(answer, page):
                 return
             last = self._next_key(page, last, subject)
 
@@ -371,22 +378,6 @@ class ApiClient:
                 f"API server {self.host} gave the same page again", subject=subject, server=self.host
             )
         return key
-
-
-def _is_last(answer: Record, page: Sequence[Record]) -> bool:
-    """Whether no page follows: `limit` in the answer is what the server really applied, a cut page
-    included."""
-    limit = answer.get("limit")
-    return not page or (isinstance(limit, int) and len(page) < limit)
-
-
-def _selected(select: Sequence[str] | None) -> Record:
-    return {} if select is None else {"select": list(select)}
-
-
-def _with_trash(included: bool) -> Record:
-    """Only where it is wanted, so that other requests are as they always were."""
-    return {"include_trash": True} if included else {}
 
 
 class _NoHttp:

@@ -25,6 +25,7 @@ from arvados_fuse.tree.attributes import Invalidation
 from arvados_fuse.tree.follow import Follower
 from arvados_fuse.tree.names import Names
 from arvados_fuse.tree.replaced import Replacer
+from arvados_fuse.tree.rights import RightsWatch
 from arvados_fuse.tree.writable import WritableFileSystem
 from arvados_fuse.writeback import WriteBack
 
@@ -49,6 +50,7 @@ class MountSession:
         follower: Follower,
         replacer: Replacer,
         listener: EventListener | None,
+        rights: RightsWatch,
         unsaved: Path,
     ) -> None:
         self.filesystem = filesystem
@@ -62,6 +64,7 @@ class MountSession:
         self._follower = follower
         self._replacer = replacer
         self._listener = listener
+        self._rights = rights
 
     def mount(self) -> None:
         """Mount at the directory of the options. Raises SetupError."""
@@ -81,6 +84,7 @@ class MountSession:
         self._replacer.start()
         if self._listener is not None:
             self._listener.start()
+            self._rights.start()
 
     def run(self) -> int | None:
         """Answer until unmounted: None, or the number of the signal that ended it."""
@@ -94,6 +98,7 @@ class MountSession:
         self.inside.ending()
         if self._listener is not None:
             self._listener.close()
+        self._rights.stop()
         self._follower.stop()
         self._replacer.stop()
         notified = self._notifier.stop()
@@ -174,6 +179,7 @@ def build(options: MountOptions, settings: ApiSettings) -> MountSession:
         follower,
         Replacer(filesystem.inodes, replaced, invalidations),
         listener,
+        RightsWatch(context, news),
         saving.directory(options),
     )
 

@@ -15,6 +15,7 @@ from arvados_fuse.tree.attributes import FOREVER
 from arvados_fuse.tree.cell import Capped, Policy
 from arvados_fuse.tree.filters import ListFilters
 from arvados_fuse.tree.inode_cache import InodeCache
+from arvados_fuse.tree.looks import Looks
 from arvados_fuse.tree.names import Names
 from arvados_fuse.tree.pool import Pool
 from arvados_fuse.tree.times import Times
@@ -85,6 +86,9 @@ class Context:
         self.policy = Policy(refresh_time)
         # No event tells that others have taken a permission away, so their things are asked for more often.
         self._others = Capped(self.policy, refresh_time)
+        # Which there are of them is a question of its own.
+        self._anybodys = Capped(self.policy, refresh_time)
+        self.looks = Looks()
         self._ours: set[str] = set()
         self.cache = InodeCache(directory_cache)
         self.filters = ListFilters.parse(filters)
@@ -156,16 +160,28 @@ class Context:
             return list(self._watchers)
 
     def note_ours(self, uuid: str) -> None:
-        """What this user or project owns is ours: nobody can take it away without an event."""
+        """This is ours (a user, a project with all it owns, a collection): nobody can take it away without an
+        event."""
         self._ours.add(uuid)
+
+    def note_moved(self, uuid: str) -> None:
+        """Whose this is, and what is below it, has to be found out again."""
+        self._ours = {known for known in self._ours - {uuid} if "-tpzed-" in known or "-j7d0g-" not in uuid}
 
     def is_ours(self, uuid: str) -> bool:
         """Whether that is known of this user or project."""
         return uuid in self._ours
 
     def policy_for(self, owner_uuid: str) -> Policy:
-        """How long what this user or project owns is fresh."""
-        return self.policy if owner_uuid in self._ours else self._others
+        """How long what this user or project owns is fresh; "" for what may be anybody's."""
+        if owner_uuid in self._ours:
+            return self.policy
+        return self._others if owner_uuid and "-tpzed-" not in owner_uuid else self._anybodys
+
+    def doubt_names(self, before: float) -> None:
+        """Which things of others there are may be other than was learned before this moment
+        (time.monotonic())."""
+        self._anybodys.expire_all(before)
 
     def brief(self, timeout: float) -> float:
         """Seconds for which the kernel may remember what it is not told about when it changes, which would be

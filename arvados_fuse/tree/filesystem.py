@@ -19,9 +19,10 @@ from arvados_fuse.errors import (
 )
 from arvados_fuse.tree import xattrs
 from arvados_fuse.tree.attributes import Attributes, Changes, Missing, Statistics
-from arvados_fuse.tree.context import Context
+from arvados_fuse.tree.context import ENDLESS, Context
 from arvados_fuse.tree.handles import DirectoryHandles, FileHandle, FileHandles
 from arvados_fuse.tree.inodes import ROOT, Inodes
+from arvados_fuse.tree.looks import MOMENT
 from arvados_fuse.tree.names import KERNEL_NAME_MAX
 from arvados_fuse.tree.nodes import DirectoryNode, FileNode, Node, Snapshot
 
@@ -73,13 +74,17 @@ class FileSystem:
             text = self.context.names.decode(name)
         except IllegalName:
             raise Missing(repr(name)) from None
-        context = self.context
+        context, looks = self.context, self.context.looks
         try:
             content, timeout = directory.find(text)
         except Missing as missing:
+            if looks.on and missing.timeout < ENDLESS and looks.at_missing(directory, text):
+                missing.timeout = min(missing.timeout, MOMENT)
             missing.timeout = context.brief(missing.timeout)
             raise
         node = self.inodes.adopt(directory, text, content)
+        if looks.on and not isinstance(node, FileNode) and looks.at(node):
+            timeout = min(timeout, MOMENT)
         return node.attributes(timeout if node.lasting else context.brief(timeout))
 
     def forget(self, counts: Iterable[tuple[int, int]]) -> None:
@@ -89,10 +94,11 @@ class FileSystem:
     def getattr(self, ino: int) -> Attributes:
         """Attributes of an inode that the kernel knows."""
         node = self.inodes.get(ino)
-        attributes = node.attributes()
-        if node.lasting:
-            return attributes
-        return attributes._replace(timeout=self.context.brief(attributes.timeout))
+        attributes, looks = node.attributes(), self.context.looks
+        timeout = attributes.timeout if node.lasting else self.context.brief(attributes.timeout)
+        if looks.on and looks.at(node):
+            timeout = min(timeout, MOMENT)
+        return attributes if timeout == attributes.timeout else attributes._replace(timeout=timeout)
 
     def access(self, ino: int, mode: int) -> bool:
         """Whether `mode` (os.R_OK, ...) is allowed; nobody may write."""
@@ -126,6 +132,8 @@ class FileSystem:
             raise IsADirectory(f"{node.name!r} is a directory", subject=node.name)
         if flags & WRITING:
             self._refuse(node.name)
+        if self.context.looks.on:
+            self.context.looks.at(node)
         content = node.open()
         self.inodes.hold(node)
         return self._files.add(FileHandle(node, content))
@@ -153,6 +161,8 @@ class FileSystem:
     def opendir(self, ino: int) -> int:
         """A handle on the names as they are now."""
         node = self.inodes.directory(ino)
+        if self.context.looks.on:
+            self.context.looks.at_names(node)
         snapshot = self._snapshot(node)
         self.inodes.hold(node)
         return self._directories.add(snapshot)

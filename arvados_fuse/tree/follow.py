@@ -21,6 +21,7 @@ from arvados_fuse.tree.context import Context
 from arvados_fuse.tree.inodes import Inodes
 from arvados_fuse.tree.nodes import DirectoryNode
 from arvados_fuse.tree.projects import project_key
+from arvados_fuse.tree.rights import RightsChanged
 
 logger = logging.getLogger("arvados.arvados_fuse")
 
@@ -74,7 +75,7 @@ class Follower:
     ) -> None:
         self._context = context
         self._inodes = inodes
-        self._news = cast("queue.SimpleQueue[News | ChangedHere]", news)
+        self._news = cast("queue.SimpleQueue[News | ChangedHere | RightsChanged]", news)
         context.changed_here = self._note_change
         self._invalidations = invalidations
         self._refresh_time = refresh_time
@@ -127,12 +128,17 @@ class Follower:
         if self._inodes.is_in_two_places(key):
             self._news.put(ChangedHere(key))
 
-    def take(self, news: "News | ChangedHere") -> None:
+    def take(self, news: "News | ChangedHere | RightsChanged") -> None:
         """Mark what `news` is about. (The thread calls this.)"""
         if isinstance(news, Change):
             self._changed(news)
         elif isinstance(news, ChangedHere):
             self._tell_kernel(Told(news.key, inside=True))
+        elif isinstance(news, RightsChanged):
+            if news.everything:
+                self._expire_all(news.before)
+            else:
+                self._context.doubt_names(news.before)
         elif isinstance(news, Lost):
             logger.debug("Everything is asked for again: %s", news.reason)
             self._expire_all(news.before)
@@ -141,6 +147,8 @@ class Follower:
 
     def _changed(self, change: Change) -> None:
         context = self._context
+        if change.moves:
+            context.note_moved(change.uuid)
         for watcher in context.watchers():
             watcher.changed(change)
         # Its owners list it; and if it is a group, it lists what it owns.
@@ -184,6 +192,7 @@ class Follower:
 
     def _became(self, status: Status) -> None:
         policy = self._context.policy
+        self._context.looks.on = status.state == "connected"
         logger.debug("Events: %s%s", status.state, f" ({status.reason})" if status.reason else "")
         if status.state == "disconnected":
             policy.max_age, policy.brief = self._refresh_time, float("inf")

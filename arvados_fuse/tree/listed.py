@@ -23,6 +23,8 @@ GROUP_CLASSES = ["project", "filter"]
 """Groups that are shown as directories; roles are not."""
 PROJECT = "project"
 """How the key of what a user or group owns begins; its uuid follows."""
+GATHERING = ("shared", "tags", "tag")
+"""How the keys of lists begin that hold what may be anybody's."""
 TRASH = "trash"
 """How the key of what it has in the trash begins."""
 
@@ -70,7 +72,7 @@ class ListingRef(NamedTuple):
 class ListedDirectory(DirectoryNode):
     """Shows a listing."""
 
-    __slots__ = ("_listing", "_mtime_ns", "key", "shows")
+    __slots__ = ("_listing", "_mtime_ns", "gathers", "grows", "key", "shows")
 
     def __init__(self, context: Context, key: str, listing: Listing, mtime_ns: int) -> None:
         super().__init__(context)
@@ -78,6 +80,8 @@ class ListedDirectory(DirectoryNode):
         self._listing = listing
         self._mtime_ns = mtime_ns
         self.shows = self.uuid
+        of_many = bool(self.shows) and (self.is_filtered or "-tpzed-" in self.shows)
+        self.gathers = self.grows = of_many or key.partition(" ")[0] in GATHERING
 
     @property
     def lasting(self) -> bool:
@@ -139,6 +143,8 @@ class FixedDirectory(DirectoryNode):
     """Shows entries that never change: the root of a layout."""
 
     __slots__ = ("_entries",)
+
+    gathers = True
 
     def __init__(self, context: Context, entries: Mapping[str, Entry]) -> None:
         super().__init__(context)

@@ -147,6 +147,8 @@ class MagicDirectory(DirectoryNode):
 
     __slots__ = ("_ref",)
 
+    gathers = True
+
     def __init__(self, context: Context, ref: MagicRef) -> None:
         super().__init__(context)
         self._ref = ref

@@ -132,6 +132,11 @@ class DirectoryNode(Node):
 
     __slots__ = ("children",)
 
+    gathers = False
+    """Whether what is in it may be anybody's, so that each thing in it can be seen or not by itself."""
+    grows = False
+    """Whether names may appear in it because others permit it."""
+
     def __init__(self, context: "Context") -> None:
         super().__init__(context)
         self.children: dict[str, Node] = {}

@@ -21,6 +21,7 @@ from arvados_fuse.tree import follow
 from arvados_fuse.tree.attributes import FOREVER, Attributes, Invalidation, Missing
 from arvados_fuse.tree.follow import BRIEF, LONG, Follower
 from arvados_fuse.tree.inodes import ROOT
+from arvados_fuse.tree.looks import MOMENT
 
 REFRESH = 3600.0
 NAMES = ("a", "d/b", "d/e/c")
@@ -190,6 +191,9 @@ def test_how_long_the_kernel_remembers_while_events_arrive(followed: Followed) -
     followed.follower.take(Status("connected", 0.0))
     assert LONG < REFRESH
     assert followed.lookup("c/a").timeout > BRIEF
+    assert followed.lookup("c").timeout == MOMENT, "it is not known to be ours"
+    assert followed.lookup("c/d").timeout > MOMENT, "for what is below it the kernel asks for that too"
+    followed.tree.fs.context.note_ours(followed.project)
     assert followed.lookup("c").timeout == BRIEF
     assert followed.lookup("c/d").timeout == BRIEF
     assert followed.tree.fs.getattr(followed.lookup("c/d").ino).timeout == BRIEF
@@ -309,6 +313,7 @@ def test_what_may_change_everything(followed: Followed, fields: dict[str, Any], 
 
 
 def test_directories_last_where_their_names_expire(expiring: Followed) -> None:
+    expiring.tree.fs.context.note_ours(expiring.project)
     expiring.follower.take(Status("connected", 0.0))
     for path in ("c", "c/d", "c/d/e"):
         assert expiring.lookup(path).timeout > BRIEF

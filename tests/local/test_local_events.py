@@ -171,6 +171,32 @@ def test_only_what_the_user_may_see(local_server: LocalServer) -> None:
         assert owner.event_on(secret)["event_type"] == "create"
 
 
+def test_who_is_given_a_permission_is_told_and_who_loses_it_is_not(local_server: LocalServer) -> None:
+    """By a link of the user's own. Of what a role gets, its members are told nothing."""
+    reader, token = local_server.new_user("reader")
+    project, role = (
+        local_server.call("POST", "groups", {"group": {"group_class": kind, "name": f"told {kind}"}}).body[
+            "uuid"
+        ]
+        for kind in ("project", "role")
+    )
+
+    def give(tail: str, head: str) -> str:
+        link = {"link_class": "permission", "name": "can_read", "tail_uuid": tail, "head_uuid": head}
+        return str(local_server.call("POST", "links", {"link": link}).body["uuid"])
+
+    with listening(local_server, token) as listener:
+        listener.subscribe()
+        own = give(reader, project)
+        assert listener.event_on(own)["event_type"] == "create"
+        local_server.call("DELETE", f"links/{own}")
+        give(reader, role)
+        to_role = give(role, project)
+        told = listener.uuids_until(new_collection(local_server, "theirs", token))
+        assert own not in told
+        assert to_role not in told
+
+
 def test_bad_token_is_refused_before_the_upgrade(local_server: LocalServer) -> None:
     upgrade = {
         "Connection": "Upgrade",

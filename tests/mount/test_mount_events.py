@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from mounting import Mounted, mounted, needs_fuse
 from servers import PROJECT, LocalServer, wait_for
+from sharing import Sharing
 from worlds import Maker, environment
 
 from arvados_fuse.fuse.notify import expires_names
@@ -57,6 +58,7 @@ class Stage:
         self.other = maker.project("other", owner_uuid=self.project)
         self.files = {"same": b"same", "d/changed": b"0", "d/e/deep": b"deep"}
         self.uuid = str(maker.collection("c", self.files, owner_uuid=self.project)["uuid"])
+        self.top = mount.root
         self.root = mount.root / "home" / self.name
         self.by_id = mount.root / "by_id" / self.uuid
         self.by_tag = mount.root / "by_tag"
@@ -74,6 +76,17 @@ class Stage:
 
     def save(self) -> None:
         self.maker.update("collections", self.uuid, manifest_text=self.maker.manifest(self.files))
+
+    def shows(self, sharing: Sharing) -> bool:
+        """Whether all of it is there."""
+        return all((self.top / place).exists() for place in sharing.places) and self.lists(sharing)
+
+    def hides(self, sharing: Sharing) -> bool:
+        """Whether nothing of it is there."""
+        return not any((self.top / place).exists() for place in sharing.places) and not self.lists(sharing)
+
+    def lists(self, sharing: Sharing) -> bool:
+        return sharing.name in os.listdir(self.top / "shared")
 
     def soon(self, shown: Callable[[], bool]) -> float:
         """Seconds until `shown`."""
@@ -192,6 +205,21 @@ def uuid_created(stage: Stage, number: int) -> float:
     return stage.soon((place / "f").exists)
 
 
+def permission_removed(stage: Stage, number: int) -> float:
+    sharing = Sharing(stage.maker, role=number % 2 == 1)
+    sharing.give()
+    wait_for(lambda: stage.shows(sharing), "it is shared")
+    sharing.take()
+    return stage.soon(lambda: stage.hides(sharing))
+
+
+def permission_given(stage: Stage, number: int) -> float:
+    sharing = Sharing(stage.maker, role=number % 2 == 1)
+    assert stage.hides(sharing)
+    sharing.give()
+    return stage.soon(lambda: stage.shows(sharing))
+
+
 KINDS = [
     file_added,
     file_listed,
@@ -206,6 +234,8 @@ KINDS = [
     project_renamed,
     tag_added_and_removed,
     uuid_created,
+    permission_removed,
+    permission_given,
 ]
 
 
@@ -290,36 +320,6 @@ def test_a_second_look_asks_nothing(stage: Stage, home: Mounted) -> None:
     assert look() > before
 
 
-class Sharing:
-    """Another user's project, which this one may read."""
-
-    def __init__(self, stage: Stage) -> None:
-        server = stage.maker.server
-        tag = secrets.token_hex(4)
-        reader = server.call("GET", "users/current", token=stage.maker.token).body["uuid"]
-        self.owner = Maker(server, server.new_user(f"owner{tag}", first_name="O", last_name=tag)[1])
-        self.project = self.owner.project("shared")
-        collection = self.owner.collection("c", {"d/f": b"f"}, owner_uuid=self.project)["uuid"]
-        attributes = {"link_class": "permission", "name": "can_read", "tail_uuid": reader}
-        self.link = self.owner.make("links", **attributes, head_uuid=self.project)["uuid"]
-        top = stage.by_id.parent
-        self.places = [top / self.project / "c/d/f", top / collection / "d/f"]
-        self.places += [top.parent / f"shared/O {tag}/shared/c/d/f"]
-        for place in self.places:
-            wait_for(place.exists, f"it is shared: {place}")
-
-    def stop(self) -> None:
-        path = f"links/{self.link}"
-        assert self.owner.server.call("DELETE", path, token=self.owner.token).status == 200
-
-
-def permission_removed(stage: Stage, _number: int) -> float:
-    sharing = Sharing(stage)
-    sharing.stop()
-    return stage.soon(lambda: not any(place.exists() for place in sharing.places))
-
-
-WITHOUT_EVENTS = (*KINDS, permission_removed)
 REFUSED = (
     "-c",
     "import sys\n"
@@ -344,7 +344,7 @@ def test_without_events_within_the_refresh_time(mine: Maker, tmp_path: Path, how
         if how == "no websocket":
             wait_for(lambda: "Events: polling" in mount.log, "it asks for the log")
         stage = Stage(mount, mine)
-        for kind in WITHOUT_EVENTS:
+        for kind in KINDS:
             took = kind(stage, 0)
             print(f"{how}: {kind.__name__} {took:.2f} s")
             assert took <= refresh + SOON, kind

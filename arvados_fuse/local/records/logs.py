@@ -13,8 +13,7 @@ from typing import Any
 
 from arvados_fuse.local.records.apierror import invalid
 from arvados_fuse.local.records.context import Context, Parameters, Record
-from arvados_fuse.local.records.identifiers import LOG, new_uuid
-from arvados_fuse.local.records.permissions import Access
+from arvados_fuse.local.records.identifiers import LINK, LOG, new_uuid, uuid_kind
 from arvados_fuse.local.records.schema import LOGS, Resource
 from arvados_fuse.local.records.store import (
     attributes_of,
@@ -114,9 +113,15 @@ def events_after(connection: sqlite3.Connection, last_id: int, limit: int) -> li
     ]
 
 
-def visible(access: Access, row: LogRow) -> bool:
-    """Whether the caller may see the event: it can read the object or its owner's objects, or caused it."""
-    return bool(access.level(row.object_uuid, row.object_owner_uuid)) or row.owner_uuid == access.user_uuid
+def visible(context: Context, row: LogRow) -> bool:
+    """Whether the caller may see the event: it can read the object or its owner's objects, or caused it.
+
+    A permission can be read by whom it is given to, as long as it is there: its end is not told to them.
+    """
+    access = context.access
+    if access.level(row.object_uuid, row.object_owner_uuid) or row.owner_uuid == access.user_uuid:
+        return True
+    return uuid_kind(row.object_uuid) == LINK and bool(object_level(context, row.object_uuid))
 
 
 def _carried(context: Context, row: Mapping[str, Any] | None) -> Record | None:

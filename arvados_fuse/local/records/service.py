@@ -207,7 +207,7 @@ class Records:
         """Whether the user behind `token` may see the event. Raises ApiError 401."""
         with self._database.reading() as connection:
             context = self._context(connection, token, LOGS, LOGS.method("list"), {})
-            return logs.visible(context.access, row)
+            return logs.visible(context, row)
 
     def on_change(self, callback: Callable[[int], None]) -> None:
         """Call `callback` with the id of the newest event after every change, from the thread that made it.
