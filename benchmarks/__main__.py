@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -139,7 +140,9 @@ def _turn(bench: Bench, workload: Workload, subject: Subject) -> Measured | None
         bench.spent = NOTHING
         try:
             return workload.run(bench, subject)
-        except (Failed, OSError) as error:  # OSError: its process has gone
+        except Exception as error:  # whatever went wrong, all the others are still to be measured
+            if not isinstance(error, Failed):
+                traceback.print_exc()
             bench.note(f"{workload.name}: {subject.name} failed, try {attempt} of {TRIES}: {error}")
     return None
 
