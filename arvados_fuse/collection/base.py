@@ -1,6 +1,6 @@
 """One directory as a manifest describes it, and the contents that were opened from there.
 
-Used by `Directory` and `File`. A file that nobody opened is nothing but a name in a listing. Its content is
+Used by directories and `File`. A file that nobody opened is nothing but a name in a listing. Its content is
 made when it is first
 needed, once: `opened` finds it for every `File` that was handed out for that name. A name that was removed or
 renamed since stays findable in `gone`, so that a `File` handed out before still means the same file. When a

@@ -1,6 +1,6 @@
 """The bytes of one file that was opened: its segments, reading and changing them.
 
-Used by `File`, `Base` and `Directory`. A content is the file itself: every `File` of it shares it, and it
+Used by `File`, `Base` and directories. A content is the file itself: every `File` of it shares it, and it
 outlives renames and unlinking.
 
 Threads: any. The lock guards the segments; a read takes its list of segments under it and fetches without it.

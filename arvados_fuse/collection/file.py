@@ -1,6 +1,6 @@
 """A file in a collection, as it is handed out.
 
-Made by `Directory`. A `File` that was only listed is a name and a size; what it stands for is found when it
+Made by directories. A `File` that was only listed is a name and a size; what it stands for is found when it
 is first read or changed, and stays the same file through renames and unlinking, whichever `File` of it is
 used.
 

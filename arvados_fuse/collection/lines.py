@@ -1,7 +1,7 @@
 """Writing normalized manifest lines.
 
-Used by `plan`. Pure functions. A normalized line has its files sorted, every block once in the order of first
-use, and neighbouring ranges of a file joined: byte for byte what the SDK's
+Used by `plan`, `commit` and write-back. Pure functions. A normalized line has its files sorted, every block
+once in the order of first use, and neighbouring ranges of a file joined: byte for byte what the SDK's
 `Collection.manifest_text(normalize=True)` writes.
 """
 

@@ -1,7 +1,7 @@
 """The entries of one directory as its manifest lines give them, in compact form.
 
-Used by `directory`. A listing is immutable; it holds names, sizes and places, not the lines, so that it
-stays valid when signatures are replaced. It can be dropped and read again at any time.
+Used by `base`, `plan` and `changes`. A listing is immutable; it holds names, sizes and places, not the lines,
+so that it stays valid when signatures are replaced. It can be dropped and read again at any time.
 """
 
 from array import array

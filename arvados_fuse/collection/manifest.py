@@ -1,6 +1,6 @@
 """The manifest as an index: where each directory's lines are, nothing more.
 
-Used by `directory` and `serialize`. Loading reads stream names only; the tokens of a line are read by
+Used by `base`, `listing` and `plan`. Loading reads stream names only; the tokens of a line are read by
 `listing` when its directory is looked into. The text is kept as UTF-8 bytes, so one wide character does not
 double its memory.
 

@@ -1,7 +1,7 @@
 """Bringing unsaved bytes into blocks: what goes into which block, and where it is afterwards.
 
-Used by `content` (a full block of one file) and `saving` (many small files in shared blocks), later by write-
-back. Pure data, except that `store_block` and `pack` read spools and store blocks.
+Used by `content` (blocks of one file), `manifests` (many small files in shared blocks) and write-back. Pure
+data, except that `store_block` and `pack` read spools and store blocks.
 
 Threads: a `Moves` belongs to one caller at a time.
 """
