@@ -6,11 +6,11 @@ docs/benchmarks.md says what each row means.
 """
 
 import argparse
+import logging
 import signal
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +39,8 @@ from benchmarks.runs import Failed, Subject
 from benchmarks.shared import StockMissing, stock_clients
 from benchmarks.stage import Stage
 from benchmarks.turns import TRIES, Turns
+
+logger = logging.getLogger(__name__)
 
 RESULTS = Path(__file__).parent / "results"
 WORKLOADS: tuple[Workload, ...] = (
@@ -140,10 +142,12 @@ def _turn(bench: Bench, workload: Workload, subject: Subject) -> Measured | None
         bench.spent = NOTHING
         try:
             return workload.run(bench, subject)
-        except Exception as error:  # whatever went wrong, all the others are still to be measured
-            if not isinstance(error, Failed):
-                traceback.print_exc()
+        except Failed as error:
             bench.note(f"{workload.name}: {subject.name} failed, try {attempt} of {TRIES}: {error}")
+        except Exception as error:
+            # Whatever is wrong, all the others are still to be measured.
+            logger.exception("%s, %s", workload.name, subject.name)
+            bench.note(f"{workload.name}: {subject.name} failed, try {attempt} of {TRIES}: {error!r}")
     return None
 
 
