@@ -13,12 +13,8 @@ LARGE = 2 << 20
 """Bytes from which on a buffer is a mapping of its own. Fixed: otherwise it grows to 32 MiB."""
 ARENAS = 4
 """Heaps for small objects: Python's lock lets one thread allocate at a time anyway."""
-NEW_OBJECTS = 10_000
-"""Objects made and kept after which the collector looks at what is new: Python's 700 are a few lookups."""
-
-OLDER_AFTER = 2
-"""Looks at what is new before one at what is older, and at that before one at the oldest. Python's 10 is for
-700 new objects."""
+OLDEST_AFTER = 2
+"""Looks at objects of some age after which Python's collector looks at the oldest, too; by default 10."""
 
 
 def settle() -> bool:
@@ -35,9 +31,10 @@ def settle() -> bool:
 def keep_loaded() -> None:
     """Once all is set up: what is there now stays to the end, and Python's collector leaves it alone.
 
-    A mount that stands has 60,000 objects, nearly all of them of the libraries. Where some thousand nodes are
-    made at once, as for `ls -l` of a large project, looking through those again and again took half the time.
-    But a tree that was replaced is one great cycle, and must not wait until there are a million objects more.
+    A mount that stands has 60,000 objects, nearly all of them of the libraries: without those a look at all
+    costs little, and can be made often. Trees that were replaced wait for it, and with them blocks in memory
+    and spools on the disk: collecting less often fills both.
     """
     gc.freeze()
-    gc.set_threshold(NEW_OBJECTS, OLDER_AFTER, OLDER_AFTER)
+    young, older, _ = gc.get_threshold()
+    gc.set_threshold(young, older, OLDEST_AFTER)

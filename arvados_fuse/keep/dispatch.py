@@ -267,7 +267,8 @@ class Dispatcher:
         try:
             self._carry(flight, buffer)
         except (ArvadosFuseError, Abandoned) as problem:
-            error = problem
+            # Not with the frames that it passed: they hold the block's memory, or its open file.
+            error = problem.with_traceback(None)
         except Exception as problem:
             logger.exception("unexpected failure while fetching block %s", stripped)
             error = Unreachable(f"block {stripped}: unexpected failure: {problem!r}", subject=stripped)

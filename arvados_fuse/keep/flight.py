@@ -269,6 +269,7 @@ class Flight:
     def _end(self, error: Exception) -> None:
         with self._moved:
             self._handed.clear()
+            self._shown = None  # who waits raises the error, which then refers to this flight
             self._error = error
             self._moved.notify_all()
 

@@ -180,7 +180,7 @@ class Committer:
         try:
             number = self._commits.commit(group.pending, group.uuid, self._neighbours(group))
         except ArvadosFuseError as failure:
-            error = failure
+            error = failure.with_traceback(None)  # the group keeps it, and need not keep manifests and blocks
         except Exception as failure:  # the outer edge of this thread
             logger.exception("%s: saving broke", group.uuid)
             error = SaveFailed(f"{type(failure).__name__}: {failure}", subject=group.uuid)

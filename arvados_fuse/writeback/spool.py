@@ -12,8 +12,10 @@ Threads: any.
 """
 
 import errno
+import gc
 import os
 import threading
+import time
 import weakref
 from bisect import bisect_right, insort
 from collections import OrderedDict, deque
@@ -36,6 +38,9 @@ of a small disk an eighth."""
 LOOK_AFTER = 64 << 20
 """Bytes written at most between two looks at the free space; less where there is little."""
 
+COLLECT_PAUSE = 1.0
+"""Seconds between two searches for spools that could go, while the disk is full."""
+
 
 class Spools:
     """The spools of one room.
@@ -54,6 +59,7 @@ class Spools:
         # Filled by finalizers, which may run anywhere, under any lock: so they only append.
         self._dead: deque[tuple[str, list[int]]] = deque()
         self._unlooked = 0
+        self._collected = float("-inf")
         self.give_way: Callable[[], bool] = lambda: False
         self.bytes = 0
         self.appended = 0
@@ -89,6 +95,9 @@ class Spools:
 
     def need_room(self, size: int) -> None:
         """Raise OSError (ENOSPC) when so many bytes more would leave too little for the journal."""
+        if self._has_room(size):
+            return
+        self._collect()
         while not self._has_room(size):
             if not self.give_way():
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -106,6 +115,14 @@ class Spools:
                 return False
             self._unlooked = min(LOOK_AFTER, spare // 2)
             return True
+
+    def _collect(self) -> None:
+        """Remove spools that only wait for Python's collector: trees refer to them, and are cycles."""
+        now = time.monotonic()
+        if now - self._collected >= COLLECT_PAUSE:
+            self._collected = now
+            gc.collect()
+            self.sweep()
 
     def count(self, size: int) -> None:
         """Bytes were appended."""

@@ -66,7 +66,7 @@ class Uploads:
         with self._lock:
             if self._pool is None:
                 raise _closing()
-            future = self._pool.submit(self._store, list(block), tuple(classes))
+            future = self._pool.submit(self._try_to_store, list(block), tuple(classes))
             self._flying[future] = block
         future.add_done_callback(self._landed)
         return future
@@ -84,6 +84,13 @@ class Uploads:
                 for future, block in self._flying.items()
                 if any(segment.source in wanted for segment in block)
             }
+
+    def _try_to_store(self, block: Sequence[Segment], classes: Sequence[str]) -> None:
+        try:
+            self._store(block, classes)
+        except ArvadosFuseError as error:
+            # The future keeps it: not with the frames it passed, which have the buffer.
+            raise error.with_traceback(None) from error.__cause__
 
     def _store(self, block: Sequence[Segment], classes: Sequence[str]) -> None:
         size = sum(segment.size for segment in block)

@@ -1,7 +1,9 @@
 """Who is fetched when: demanded before read ahead, bounded threads, nobody waits behind what nobody reads."""
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -273,3 +275,29 @@ def test_an_unexpected_failure_is_told_to_the_readers(caplog: pytest.LogCaptureF
         flight.wait(1, 20)
     dispatcher.close()
     assert "ZeroDivisionError" in caplog.text
+
+
+class _Memory:
+    """As much as a block."""
+
+
+def test_a_failed_flight_keeps_nothing_of_the_block() -> None:
+    """Whoever has its error does not have the memory, or the open file, of the thread that carried it."""
+    seen: list[weakref.ref[_Memory]] = []
+
+    def carry(flight: Flight, buffer: memoryview) -> None:
+        memory = _Memory()
+        seen.append(weakref.ref(memory))
+        raise Unreachable("no way")
+
+    dispatcher = Dispatcher(carry, lambda: GIB)
+    dispatcher.start()
+    gc.disable()
+    try:
+        flight = dispatcher.join(Locator("a" * 32, 1000), "a", demanded=True)
+        with pytest.raises(Unreachable):
+            flight.wait(1000, 20)
+        assert [reference() for reference in seen] == [None]
+    finally:
+        gc.enable()
+        dispatcher.close()

@@ -10,7 +10,7 @@ import pytest
 from arvados_fuse.collection.segments import Segment
 from arvados_fuse.errors import NoSpaceError, SaveFailed
 from arvados_fuse.writeback.moved import known_moves
-from arvados_fuse.writeback.spool import Spools
+from arvados_fuse.writeback.spool import DiskSpool, Spools
 
 BLOCK = "37b51d194a7513e45b56f6524f2d51f2+3"
 
@@ -136,3 +136,33 @@ def test_files_that_nothing_knows_are_removed(tmp_path: Path) -> None:
     assert files(tmp_path) == ["00000007.spool"]
     assert (spool.read(0, 6), spools.bytes) == (b"needed", 6)
     assert spools.new().name == "00000008.spool", "new names don't meet old ones"
+
+
+def test_before_the_disk_is_full_spools_go_that_only_wait_for_the_collector(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a tree refers to is in a cycle, and Python's collector comes when it comes."""
+    blocks, size = 1000, 4096
+    asked = os.statvfs
+
+    def small(directory: Path) -> os.statvfs_result:
+        used = sum((path.stat().st_size + size - 1) // size for path in tmp_path.iterdir())
+        fields = list(asked(directory))
+        fields[0] = fields[1] = size
+        fields[2], fields[3], fields[4] = blocks, blocks - used, blocks - used
+        return os.statvfs_result(fields)
+
+    monkeypatch.setattr(os, "statvfs", small)
+    monkeypatch.setattr("arvados_fuse.writeback.spool.COLLECT_PAUSE", 0.0)
+    spools = Spools(tmp_path)
+    gc.disable()
+    try:
+        for _ in range(20):
+            cycle: list[object] = [spools.new()]
+            cycle.append(cycle)
+            spool = cycle[0]
+            assert isinstance(spool, DiskSpool)
+            spool.append(bytes(300 * size))
+    finally:
+        gc.enable()
+    spools.close()
