@@ -95,6 +95,9 @@ class WrittenFile(OpenedFile, Protocol):
     def size(self) -> int:
         """As fstat tells it."""
 
+    def links(self) -> int:
+        """Names that it has, as fstat tells it."""
+
 
 class EnteredDirectory(Protocol):
     """A directory that a program works in, whatever happens to its name."""
@@ -338,6 +341,9 @@ class MountedFile:
     def size(self) -> int:
         return os.fstat(self._descriptor).st_size
 
+    def links(self) -> int:
+        return os.fstat(self._descriptor).st_nlink
+
     def close(self) -> None:
         os.close(self._descriptor)
 
@@ -570,6 +576,9 @@ class TreeFile:
 
     def size(self) -> int:
         return self._driver.call(self._driver.fs.getattr, self._ino).size
+
+    def links(self) -> int:
+        return self._driver.call(self._driver.fs.getattr, self._ino).links
 
     def close(self) -> None:
         fs = self._driver.fs

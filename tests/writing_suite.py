@@ -264,6 +264,17 @@ class WritingSuite:
         writer.close()
         bench.expect({**FIRST, "a": b"open" + b"a" * 996, "closed": b"closed"})
 
+    def test_a_file_without_a_name_says_so(self, make_bench: MakeBench) -> None:
+        bench = make_bench(FIRST)
+        removed, replaced, stays = opened(bench, "a"), opened(bench, "b"), opened(bench, "new", NEW)
+        assert [file.links() for file in (removed, replaced, stays)] == [1, 1, 1]
+        bench.driver.unlink(bench / "a")
+        bench.driver.rename(bench / "new", bench / "b")
+        assert [file.links() for file in (removed, replaced, stays)] == [0, 0, 1]
+        for file in (removed, replaced, stays):
+            file.close()
+        bench.expect({**without(FIRST, "a"), "b": b""})
+
     def test_fsync_of_an_unlinked_file(self, make_bench: MakeBench) -> None:
         bench = make_bench(FIRST)
         file = opened(bench, "a")

@@ -94,7 +94,7 @@ def _answer(name: str, error: ArvadosFuseError) -> llfuse.FUSEError:
 def entry(attributes: Attributes) -> llfuse.EntryAttributes:
     """llfuse's form of attributes."""
     result = llfuse.EntryAttributes()
-    result.st_ino, mode, size, mtime_ns, result.st_uid, result.st_gid, timeout = attributes
+    result.st_ino, mode, size, mtime_ns, result.st_uid, result.st_gid, timeout, result.st_nlink = attributes
     result.st_mode = mode
     result.st_size = size
     # Units of 512 bytes, as POSIX has it; a directory's size is that of what is below it.

@@ -30,7 +30,7 @@ WRITABLE_FILE_MODE = stat.S_IFREG | 0o777
 
 class Attributes(NamedTuple):
     """`stat` of one inode. size: bytes. mtime_ns: ns since 1970. timeout: seconds to believe name and
-    attributes."""
+    attributes. links: names that it has."""
 
     ino: int
     mode: int
@@ -39,6 +39,7 @@ class Attributes(NamedTuple):
     uid: int
     gid: int
     timeout: float
+    links: int = 1
 
     @property
     def is_directory(self) -> bool:

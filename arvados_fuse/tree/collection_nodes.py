@@ -84,7 +84,8 @@ class CollectionFile(FileNode):
             timeout = state.timeout()
         mode = WRITABLE_FILE_MODE if state.writable else FILE_MODE
         moment = state.mtime_ns if state.times is None else self._mtime_ns(state)
-        return Attributes(self.ino, mode, self._file.size(), moment, context.uid, context.gid, timeout)
+        size, links = self._file.size(), 0 if self.parent is None else 1
+        return Attributes(self.ino, mode, size, moment, context.uid, context.gid, timeout, links)
 
     @property
     def state(self) -> CollectionState:
@@ -105,6 +106,12 @@ class CollectionFile(FileNode):
             return False
         self._take(entry, version)
         return True
+
+    def content_in(self, version: Version) -> Item | None:
+        """What its directory has under its name in `version`, if that is known here."""
+        # A version never changes, but for a working copy.
+        never_changes = version is self._version and self.context.writeback is None
+        return (version, self._file) if never_changes else None
 
     def has_seen(self, content: FileContent) -> None:
         """The kernel has the content as it is now: what changed it went through this inode."""
@@ -234,6 +241,12 @@ class CollectionDirectory(DirectoryNode):
 
     def find(self, name: str) -> Found:
         version, timeout = self.state.look()
+        known = self.children.get(name)
+        if isinstance(known, CollectionFile):
+            # Nothing in the collection needs to be touched for what the kernel has asked for before.
+            content = known.content_in(version)
+            if content is not None:
+                return content, timeout
         entry = self.directory(version).get(name)
         if entry is None:
             raise Missing(name, timeout=timeout)
