@@ -13,7 +13,7 @@ from servers import LocalServer
 
 from arvados_fuse.api import ApiSettings
 from arvados_fuse.cli.build import MountSession, build
-from arvados_fuse.collection.names import escape
+from arvados_fuse.collection.manifest.names import escape
 from arvados_fuse.options import MountOptions
 
 PLAIN: dict[str, bytes] = {

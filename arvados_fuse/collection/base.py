@@ -12,10 +12,10 @@ Threads: `read` takes the lock itself to keep its result; everything else is cal
 from weakref import WeakValueDictionary
 
 from arvados_fuse.collection.content import Content, Holder
-from arvados_fuse.collection.listing import Listing
 from arvados_fuse.collection.manifest import ManifestIndex
+from arvados_fuse.collection.manifest.listing import Listing
+from arvados_fuse.collection.manifest.tokens import strip_hints
 from arvados_fuse.collection.segments import Segment, Segments
-from arvados_fuse.collection.tokens import strip_hints
 from arvados_fuse.collection.tree import Guard
 
 _NOTHING = Listing.empty()

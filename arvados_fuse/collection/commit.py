@@ -10,11 +10,11 @@ source may lie above another target.
 import time
 from typing import NamedTuple
 
-from arvados_fuse.collection.changes import Change, Data, Finder, Version, compare
-from arvados_fuse.collection.lines import Range, directory_line, empty_line
-from arvados_fuse.collection.listing import Listing
 from arvados_fuse.collection.manifest import ManifestIndex
-from arvados_fuse.collection.names import conflict_name
+from arvados_fuse.collection.manifest.changes import Change, Data, Finder, Version, compare
+from arvados_fuse.collection.manifest.lines import Range, directory_line, empty_line
+from arvados_fuse.collection.manifest.listing import Listing
+from arvados_fuse.collection.manifest.names import conflict_name
 
 
 class CommitRequest(NamedTuple):

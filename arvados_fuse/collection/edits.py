@@ -8,7 +8,6 @@ without it.
 
 from typing import TypeVar
 
-from arvados_fuse.collection import names
 from arvados_fuse.collection.base import Base
 from arvados_fuse.collection.content import Content
 from arvados_fuse.collection.failures import (
@@ -21,7 +20,7 @@ from arvados_fuse.collection.failures import (
     PathNotFound,
 )
 from arvados_fuse.collection.file import File
-from arvados_fuse.collection.manifest import ManifestIndex
+from arvados_fuse.collection.manifest import ManifestIndex, names
 from arvados_fuse.collection.segments import Segments
 from arvados_fuse.collection.tree import Guard, Tree, TwoGuards
 from arvados_fuse.collection.view import DirectoryView

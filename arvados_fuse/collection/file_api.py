@@ -10,10 +10,10 @@ from abc import abstractmethod
 from typing import Any, NamedTuple
 
 from arvados_fuse.collection.content import Content, Holder
-from arvados_fuse.collection.lines import LineWriter, located
 from arvados_fuse.collection.manifest import stripped
+from arvados_fuse.collection.manifest.lines import LineWriter, located
+from arvados_fuse.collection.manifest.names import escape
 from arvados_fuse.collection.moves import hashed
-from arvados_fuse.collection.names import escape
 from arvados_fuse.collection.segments import ZERO_BLOCK, Source, Zeros
 
 _SIGNED = re.compile(r"\+A[0-9a-f]{40}@([0-9a-f]{1,8})")

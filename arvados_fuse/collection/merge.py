@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from arvados_fuse.collection.changes import Change, Data, Finder, Version, compare, data_of
 from arvados_fuse.collection.content import Content
 from arvados_fuse.collection.directory import Directory
 from arvados_fuse.collection.file import File
 from arvados_fuse.collection.manifest import ManifestIndex
-from arvados_fuse.collection.names import conflict_name
+from arvados_fuse.collection.manifest.changes import Change, Data, Finder, Version, compare, data_of
+from arvados_fuse.collection.manifest.names import conflict_name
 from arvados_fuse.collection.paths import COLLECTION
 from arvados_fuse.collection.segments import Segments
 

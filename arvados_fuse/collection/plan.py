@@ -9,13 +9,13 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple, TypeAlias
 
 from arvados_fuse.collection.content import Content
-from arvados_fuse.collection.lines import Range, directory_line, empty_line, located
-from arvados_fuse.collection.listing import Listing
 from arvados_fuse.collection.manifest import ManifestIndex
+from arvados_fuse.collection.manifest.lines import Range, directory_line, empty_line, located
+from arvados_fuse.collection.manifest.listing import Listing
+from arvados_fuse.collection.manifest.names import escape
+from arvados_fuse.collection.manifest.tokens import strip_hints
 from arvados_fuse.collection.moves import Moves
-from arvados_fuse.collection.names import escape
 from arvados_fuse.collection.segments import ZERO_BLOCK, Segment, Zeros
-from arvados_fuse.collection.tokens import strip_hints
 from arvados_fuse.collection.tree import Guard
 from arvados_fuse.collection.view import DirectoryView
 

@@ -13,11 +13,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from arvados_fuse.collection import manifests
-from arvados_fuse.collection.changes import compare
 from arvados_fuse.collection.commit import commit_request
 from arvados_fuse.collection.failures import BadArgument
-from arvados_fuse.collection.hashes import portable_data_hash
 from arvados_fuse.collection.manifest import ManifestIndex
+from arvados_fuse.collection.manifest.changes import compare
+from arvados_fuse.collection.manifest.hashes import portable_data_hash
 from arvados_fuse.collection.merge import merge_into
 from arvados_fuse.collection.moves import Moves
 from arvados_fuse.collection.plan import Plan, make_plan

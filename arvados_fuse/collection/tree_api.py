@@ -13,7 +13,7 @@ from arvados_fuse.collection.collector import collector_off
 from arvados_fuse.collection.edits import DirectoryEdits
 from arvados_fuse.collection.file import File
 from arvados_fuse.collection.manifest import stripped
-from arvados_fuse.collection.names import conflict_name
+from arvados_fuse.collection.manifest.names import conflict_name
 from arvados_fuse.collection.paths import ADD, DEL, MOD, TOK, PathApi
 from arvados_fuse.collection.plan import make_plan
 

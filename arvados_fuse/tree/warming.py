@@ -9,8 +9,8 @@ from collections.abc import Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from arvados_fuse.collection import Directory, File, portable_data_hash
+from arvados_fuse.collection.manifest.tokens import strip_hints
 from arvados_fuse.collection.segments import ZERO_BLOCK
-from arvados_fuse.collection.tokens import strip_hints
 from arvados_fuse.errors import ArvadosFuseError, NotFoundError, NotSupported, SignatureRefused
 from arvados_fuse.keep import Failure, Locator, Pin, Wanted, Warming
 from arvados_fuse.tree.collection_nodes import CollectionDirectory

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from arvados_fuse.collection import Directory, File
-from arvados_fuse.collection.changes import Finder
 from arvados_fuse.collection.content import Content, Holder
+from arvados_fuse.collection.manifest.changes import Finder
 from arvados_fuse.errors import IsADirectory, NotADirectory, NotFoundError
 from arvados_fuse.tree.times import Times
 from arvados_fuse.writeback import DIRECTORY, PathChange, State

@@ -11,9 +11,9 @@ import contextlib
 import logging
 import time
 
-from arvados_fuse.collection.changes import Finder
 from arvados_fuse.collection.commit import CommitRequest, commit_request
 from arvados_fuse.collection.manifest import ManifestIndex, stripped
+from arvados_fuse.collection.manifest.changes import Finder
 from arvados_fuse.collection.segments import ZERO_BLOCK, Zeros
 from arvados_fuse.collection.stores import BlockStore, RecordStore
 from arvados_fuse.errors import AccessDenied, ArvadosFuseError, NotFoundError, RequestRefused

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from arvados_fuse.collection.commit import CommitRequest
-from arvados_fuse.collection.hashes import portable_data_hash
 from arvados_fuse.collection.manifest import ManifestIndex
+from arvados_fuse.collection.manifest.hashes import portable_data_hash
 from arvados_fuse.collection.stores import RecordStore
 from arvados_fuse.errors import ManifestError
 from arvados_fuse.writeback.whole import with_changes

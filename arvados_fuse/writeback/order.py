@@ -10,7 +10,7 @@ Pure values and functions.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 
-from arvados_fuse.collection.names import conflict_name
+from arvados_fuse.collection.manifest.names import conflict_name
 from arvados_fuse.errors import ArvadosFuseError
 from arvados_fuse.writeback.pending import Pending, Row
 from arvados_fuse.writeback.states import State, blocks_of, same

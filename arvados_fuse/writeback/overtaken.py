@@ -13,9 +13,9 @@ import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from arvados_fuse.collection.changes import Finder
 from arvados_fuse.collection.commit import commit_request
 from arvados_fuse.collection.manifest import ManifestIndex
+from arvados_fuse.collection.manifest.changes import Finder
 from arvados_fuse.writeback.partial import state_at
 from arvados_fuse.writeback.states import State
 

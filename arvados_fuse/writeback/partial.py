@@ -6,9 +6,9 @@ functions.
 
 from collections.abc import Mapping
 
-from arvados_fuse.collection.changes import Finder
-from arvados_fuse.collection.lines import Range, directory_line, empty_line, located
-from arvados_fuse.collection.listing import Listing
+from arvados_fuse.collection.manifest.changes import Finder
+from arvados_fuse.collection.manifest.lines import Range, directory_line, empty_line, located
+from arvados_fuse.collection.manifest.listing import Listing
 from arvados_fuse.collection.segments import ZERO_BLOCK
 from arvados_fuse.writeback.states import DIRECTORY, State
 

@@ -75,10 +75,24 @@ def test_imports_go_down(path: Path) -> None:
 
 @pytest.mark.parametrize("room", WITHOUT_CIRCLES)
 def test_no_module_of_the_room_needs_one_that_needs_it(room: str) -> None:
-    inside = {f"arvados_fuse.{room}.{path.stem}": path for path in (PACKAGE / room).glob("*.py")}
+    inside = {
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in (PACKAGE / room).rglob("*.py")
+        if path != PACKAGE / room / "__init__.py"
+    }
     needs = {name: {each for each, _ in imported(path)} & set(inside) for name, path in inside.items()}
     assert sum(map(len, needs.values())) > len(inside)
     graphlib.TopologicalSorter(needs).prepare()
+
+
+def test_manifests_know_nothing_of_trees() -> None:
+    needs = {
+        name.split(".")[2]
+        for path in (PACKAGE / "collection" / "manifest").glob("*.py")
+        for name, _ in imported(path)
+        if name.startswith("arvados_fuse.collection.")
+    }
+    assert needs == {"manifest", "segments"}
 
 
 def test_the_package_itself_loads_nothing_but_its_version() -> None:

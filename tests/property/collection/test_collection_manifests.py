@@ -16,7 +16,7 @@ from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
 from arvados_fuse.collection import Collection, Directory, portable_data_hash
-from arvados_fuse.collection import lines as lines_module
+from arvados_fuse.collection.manifest import lines as lines_module
 
 BLOCKS = {
     f"{hashlib.md5(data).hexdigest()}+{len(data)}": data

@@ -8,9 +8,9 @@ from hypothesis import given, note
 from hypothesis import strategies as st
 
 from arvados_fuse.collection import Collection
-from arvados_fuse.collection.changes import compare
 from arvados_fuse.collection.commit import commit_request
 from arvados_fuse.collection.manifest import ManifestIndex
+from arvados_fuse.collection.manifest.changes import compare
 from arvados_fuse.collection.merge import merge_into
 
 Tree: TypeAlias = dict[str, bytes | None]

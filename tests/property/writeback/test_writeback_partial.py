@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arvados_fuse.collection import Collection
-from arvados_fuse.collection.changes import Finder
 from arvados_fuse.collection.commit import CommitRequest, commit_request
 from arvados_fuse.collection.manifest import ManifestIndex
-from arvados_fuse.collection.tokens import strip_hints
+from arvados_fuse.collection.manifest.changes import Finder
+from arvados_fuse.collection.manifest.tokens import strip_hints
 from arvados_fuse.local.records import replacing
 from arvados_fuse.local.records.content import Content
 from arvados_fuse.writeback.partial import manifest_of, state_at

@@ -10,11 +10,11 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import NamedTuple, TypeAlias
 
-from arvados_fuse.collection.lines import Range, ranges_of
-from arvados_fuse.collection.listing import Listing
-from arvados_fuse.collection.manifest import ManifestIndex, stripped
+from arvados_fuse.collection.manifest.index import ManifestIndex, stripped
+from arvados_fuse.collection.manifest.lines import Range, ranges_of
+from arvados_fuse.collection.manifest.listing import Listing
+from arvados_fuse.collection.manifest.tokens import strip_hints
 from arvados_fuse.collection.segments import Segment, Segments
-from arvados_fuse.collection.tokens import strip_hints
 
 _LISTINGS_KEPT = 16
 

@@ -11,11 +11,11 @@ from itertools import compress, islice
 from operator import add, le, not_
 from typing import NamedTuple
 
-from arvados_fuse.collection.listing import Listing
-from arvados_fuse.collection.manifest import ManifestIndex, stripped
-from arvados_fuse.collection.names import escape
+from arvados_fuse.collection.manifest.index import ManifestIndex, stripped
+from arvados_fuse.collection.manifest.listing import Listing
+from arvados_fuse.collection.manifest.names import escape
+from arvados_fuse.collection.manifest.tokens import BlockTable, Line
 from arvados_fuse.collection.segments import BLOCK_SIZE, Segment, Zeros
-from arvados_fuse.collection.tokens import BlockTable, Line
 
 EMPTY_BLOCK = "d41d8cd98f00b204e9800998ecf8427e+0"
 """The locator that stands in a line without data (Arvados manifest format)."""

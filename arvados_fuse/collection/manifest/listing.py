@@ -11,8 +11,8 @@ from itertools import islice
 from operator import lt
 from typing import NamedTuple
 
-from arvados_fuse.collection.manifest import ManifestIndex
-from arvados_fuse.collection.tokens import SIZE_MAX
+from arvados_fuse.collection.manifest.index import ManifestIndex
+from arvados_fuse.collection.manifest.tokens import SIZE_MAX
 
 
 class Piece(NamedTuple):

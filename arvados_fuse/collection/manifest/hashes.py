@@ -2,7 +2,7 @@
 
 import hashlib
 
-from arvados_fuse.collection.tokens import strip_hints
+from arvados_fuse.collection.manifest.tokens import strip_hints
 
 
 def portable_data_hash(manifest_text: str | bytes) -> str:

@@ -17,8 +17,8 @@ from itertools import islice
 from operator import le, lt
 from threading import Lock
 
-from arvados_fuse.collection import names
-from arvados_fuse.collection.tokens import (
+from arvados_fuse.collection.manifest.names import PATH_DEPTH_MAX, path_fault, unescape
+from arvados_fuse.collection.manifest.tokens import (
     BlockTable,
     Line,
     Tokens,
@@ -106,7 +106,7 @@ class ManifestIndex:
                     budget -= len(deeper)
                     if budget < 0:
                         raise line.fault("too many long paths", path)
-                    fault = names.path_fault(deeper.replace("\0", "/"))
+                    fault = path_fault(deeper.replace("\0", "/"))
                     if fault:
                         raise line.fault(fault, path)
                     group = found[deeper, start] = ([], array("Q"), array("Q"))
@@ -331,7 +331,7 @@ def _keys(data: bytes, starts: "array[int]", raw: list[bytes]) -> list[str]:
         not any(part in joined for part in (b"//", b"/./", b"/../", b"/\n", b"/.\n", b"/..\n", b"\\"))
         and {name[:2] for name in raw} <= {b".", b"./"}
         and joined.translate(None, _CONTROL_FREE) == b"\n" * (len(raw) + 1)
-        and max(map(len, raw)) < 2 * names.PATH_DEPTH_MAX
+        and max(map(len, raw)) < 2 * PATH_DEPTH_MAX
     )
     if plain:
         return [name[2:] for name in text.replace("/", "\0")[1:-1].split("\n")]
@@ -341,12 +341,12 @@ def _keys(data: bytes, starts: "array[int]", raw: list[bytes]) -> list[str]:
 def _key(data: bytes, start: int, raw: bytes) -> str:
     if raw.translate(None, _CONTROL_FREE):
         raise line_fault(data, start, "control character in a stream name", raw)
-    name = names.unescape(raw.decode())
+    name = unescape(raw.decode())
     if name == ".":
         return ""
     if not name.startswith("./"):
         raise line_fault(data, start, "a stream name starts with './'", raw)
-    fault = names.path_fault(name[2:])
+    fault = path_fault(name[2:])
     if fault:
         raise line_fault(data, start, fault, raw)
     return name[2:].replace("/", "\0")

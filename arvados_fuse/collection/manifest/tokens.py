@@ -1,6 +1,6 @@
 """One line of a manifest, checked and taken apart.
 
-Used by `manifest` and `listing`. Pure functions and values; every fault becomes a `ManifestError`
+Used by `index` and `listing`. Pure functions and values; every fault becomes a `ManifestError`
 that names line and token. A line is read as bytes: only 0x20 separates tokens and only 0x0a ends lines,
 so that no other white space inside a name can (Arvados manifest format).
 
@@ -17,7 +17,7 @@ from itertools import accumulate, islice
 from operator import add, lt
 from typing import NamedTuple
 
-from arvados_fuse.collection import names
+from arvados_fuse.collection.manifest.names import path_fault, unescape
 from arvados_fuse.errors import ManifestError
 
 SIZE_MAX = 2**63 - 1
@@ -198,13 +198,13 @@ def _parse_any(line: Line, stream_size: int) -> Tokens:
         position, size = int(match[1]), int(match[2])
         if position + size > stream_size:
             raise line.fault(f"reaches beyond the stream's {stream_size} bytes", token)
-        path = names.unescape(match[3])
+        path = unescape(match[3])
         if path == "." or path.endswith("/."):
             if size:
                 raise line.fault("a file that is called '.'", token)
-            fault = path != "." and names.path_fault(path[:-2])
+            fault = path != "." and path_fault(path[:-2])
         else:
-            fault = names.path_fault(path)
+            fault = path_fault(path)
         if fault:
             raise line.fault(fault, token)
         found.append(path)
