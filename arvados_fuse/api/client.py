@@ -99,6 +99,12 @@ class ApiClient:
         return value if isinstance(value, int) and value > 0 else DEFAULT_REPLICATION
 
     @property
+    def cluster_id(self) -> str:
+        """How uuids of this cluster begin, or "" when it does not say (`uuidPrefix` of the discovery
+        document)."""
+        return str(self._discovery.get("uuidPrefix") or "")
+
+    @property
     def websocket_url(self) -> str:
         """Where events come from, or "" when the cluster announces none."""
         return str(self._discovery.get("websocketUrl") or "")

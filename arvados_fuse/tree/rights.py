@@ -62,7 +62,7 @@ class RightsWatch:
         self._owners_asked: dict[str, float] = {}
         self._groups: int | None = None
         self._knows_us = False
-        self._failures = 0
+        self._failure_pause = PAUSE_AFTER_FAILURE
 
     def start(self) -> None:
         """Start the thread."""
@@ -100,15 +100,17 @@ class RightsWatch:
             if self._stopping.is_set():
                 return 0.0
             logger.debug("Permissions are not known to be as before: %s", error)
-            self._failures += 1
-            return min(LONGEST_PAUSE, PAUSE_AFTER_FAILURE * 2.0 ** (self._failures - 1))
-        self._failures = 0
+            pause, self._failure_pause = self._failure_pause, min(LONGEST_PAUSE, 2 * self._failure_pause)
+            return pause
+        self._failure_pause = PAUSE_AFTER_FAILURE
         took = time.monotonic() - begun
         return max(EVERY - took, min(LONGEST_PAUSE, took * took / QUICK))
 
     def _ask_for(self, noted: Noted, begun: float) -> None:
-        context, objects = self._context, noted.objects
-        owners = self._owners - objects.keys()
+        context, cluster = self._context, self._context.api.cluster_id
+        # In one list there can't be objects of several clusters of a federation.
+        objects = {uuid: seen for uuid, seen in noted.objects.items() if uuid.startswith(cluster)}
+        owners = {uuid for uuid in self._owners - objects.keys() if uuid.startswith(cluster)}
         self._owners = set()
         if len(self._told) + len(self._owners_asked) > REMEMBERED:
             self._told, self._owners_asked = {}, {}

@@ -323,6 +323,24 @@ def test_names_are_listed_anew_when_the_number_of_projects_changes(asked: Asked,
     assert sharing.name in asked.root.names("shared")
 
 
+def test_another_cluster_is_not_asked_about(asked: Asked, mine: Maker, requests: Requests) -> None:
+    """One list can't have objects of several clusters, and a refusal would be one for all."""
+    sharing = Sharing(mine)
+    remote = "other-4zz18-000000000000000"
+    assert asked.looked_at(f"by_id/{remote}", f"by_id/{sharing.beside}").keys() == {remote, sharing.beside}
+    sharing.give()
+    assert not exists(asked.root, f"by_id/{remote}")
+    assert not exists(asked.root, f"by_id/{sharing.beside}")
+    assert len(asked.ask()) == 1
+    assert exists(asked.root, f"by_id/{sharing.beside}")
+    assert not exists(asked.root, f"by_id/{remote}")
+    asked.ask()
+    assert not exists(asked.root, f"by_id/{remote}")
+    requests()
+    assert asked.ask() == []
+    assert requests() == []
+
+
 def test_a_refused_or_slow_question_makes_the_next_ones_rarer(
     asked: Asked, mine: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -339,8 +357,9 @@ def test_a_refused_or_slow_question_makes_the_next_ones_rarer(
 
     with monkeypatch.context() as patch:
         patch.setattr(ApiClient, "list_collections", down)
-        pauses = [look_and_ask() for _ in range(4)]
-    assert pauses == [PAUSE_AFTER_FAILURE, 2 * PAUSE_AFTER_FAILURE, 4 * PAUSE_AFTER_FAILURE, LONGEST_PAUSE]
+        pauses = [look_and_ask() for _ in range(2000)]
+    assert pauses[:3] == [PAUSE_AFTER_FAILURE, 2 * PAUSE_AFTER_FAILURE, 4 * PAUSE_AFTER_FAILURE]
+    assert set(pauses[3:]) == {LONGEST_PAUSE}, "hours of it, too"
     assert asked.news.empty()
     look_and_ask()
     with monkeypatch.context() as patch:
