@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from arvados_fuse.collection import Directory, File
 from arvados_fuse.collection.content import Content, Holder
 from arvados_fuse.collection.manifest.changes import Finder
-from arvados_fuse.errors import IsADirectory, NotADirectory, NotFoundError
+from arvados_fuse.errors import ArvadosFuseError, IsADirectory, NotADirectory, NotFoundError
 from arvados_fuse.tree.times import Times
 from arvados_fuse.writeback import DIRECTORY, PathChange, State
 from arvados_fuse.writeback.states import same
@@ -137,7 +137,13 @@ class Working:
         writeback = self.state.context.writeback
         found = list(changes)
         if writeback is not None and self.state.is_saved and found:
-            writeback.record(self.state.key, found)
+            try:
+                writeback.record(self.state.key, found)
+            except ArvadosFuseError:
+                for change in found:
+                    if change.content in self.writers:
+                        self.writers[change.content].recorded = -1  # lest the next flush takes it for done
+                raise
         self.state.context.changed_here(self.state.key)
 
     def added(self, path: str) -> list[PathChange]:
