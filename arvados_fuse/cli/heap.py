@@ -18,8 +18,10 @@ OLDEST_AFTER = 2
 
 
 def settle() -> bool:
-    """Before the first thread: large buffers shall go back to the system at once. Whether the C library
-    understood (others than glibc have no such habit)."""
+    """Before the first thread: large buffers shall go back to the system at once, and nothing be collected until
+    `keep_loaded`: a seventh of the time that importing the libraries takes. Whether the C library understood
+    (others than glibc have no such habit)."""
+    gc.disable()
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
@@ -36,5 +38,6 @@ def keep_loaded() -> None:
     and spools on the disk: collecting less often fills both.
     """
     gc.freeze()
+    gc.enable()
     young, older, _ = gc.get_threshold()
     gc.set_threshold(young, older, OLDEST_AFTER)

@@ -73,6 +73,7 @@ def tree():
     return root
 
 
+heap.settle()
 heap.keep_loaded()
 alive, used, most = weakref.WeakSet(), collections.deque(maxlen=20), 0
 for _ in range(2000):
