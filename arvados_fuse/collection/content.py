@@ -203,11 +203,12 @@ class Content:
         return end + len(view)
 
     def _put(self, offset: int, view: memoryview) -> None:
-        if self._spool is None:
-            self._spool = self.parent.tree.new_spool()
+        spool = self._spool
+        spool = self.parent.tree.new_spool() if spool is None else spool.successor()
         self._segments.extend(offset)
-        at = self._spool.append(view)
-        self._segments.replace(offset, Segment(self._spool, at, len(view)))
+        at = spool.append(view)
+        self._spool = spool
+        self._segments.replace(offset, Segment(spool, at, len(view)))
 
     def truncate(self, size: int) -> None:
         """Cut the file, or make it longer with zeros, which take no space."""

@@ -23,7 +23,11 @@ class Spool(Protocol):
         ...
 
     def size(self) -> int:
-        """Bytes appended so far."""
+        """Bytes appended so far, also by others: several files may share a spool."""
+        ...
+
+    def successor(self) -> "Spool":
+        """Where to append next: itself, or another one if it is meant to grow no further."""
         ...
 
 
@@ -73,3 +77,7 @@ class MemorySpool:
     def size(self) -> int:
         """See `Spool`."""
         return self._size
+
+    def successor(self) -> "MemorySpool":
+        """See `Spool`."""
+        return self

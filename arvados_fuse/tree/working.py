@@ -334,6 +334,8 @@ class Working:
                 if content.linked and writer.mtime_ns is not None:
                     self.times.set(path_of(content), writer.mtime_ns)
                 self.writers.pop(content, None)
+                # So that a file that is only looked at does not hold a spool that others share.
+                content.begin_spool()
 
     def flush(self, content: Content) -> None:
         """Record the content if it differs from what the journal has."""

@@ -32,6 +32,11 @@ theirs."""
 
 SUFFIX = ".spool"
 
+SHARED = 1 << 20
+"""Bytes up to which files that begin to be written share a spool: to make a file of its own for each is what
+takes longest where many small ones are written, for it may wait for the disk. So little, because a spool goes
+only when all that share it are done with it."""
+
 LEFT_FREE = 16 << 20
 """Bytes of the disk that spools leave to the journal, so that what they hold can be saved and they can go;
 of a small disk an eighth."""
@@ -60,16 +65,29 @@ class Spools:
         self._dead: deque[tuple[str, list[int]]] = deque()
         self._unlooked = 0
         self._collected = float("-inf")
+        self._shared: weakref.ref[DiskSpool] | None = None
         self.give_way: Callable[[], bool] = lambda: False
         self.bytes = 0
         self.appended = 0
 
     def new(self) -> "DiskSpool":
-        """An empty spool; its file comes with the first byte. Raises nothing."""
+        """An empty spool of one's own; its file comes with the first byte. Raises nothing."""
         self.sweep()
         with self._lock:
             self._count += 1
             return self._make(f"{self._count:08d}{SUFFIX}", self._count, 0)
+
+    def shared(self) -> "DiskSpool":
+        """A spool for the first bytes of a file, which other small files have too. Raises nothing."""
+        with self._lock:
+            found = self._shared() if self._shared is not None else None
+        if found is not None and found.size() < SHARED:
+            return found
+        made = self.new()
+        made.limit = SHARED
+        with self._lock:
+            self._shared = weakref.ref(made)
+        return made
 
     def existing(self, name: str) -> "DiskSpool":
         """The spool of a file that was there when the room was opened; of size 0 when it is not."""
@@ -99,7 +117,7 @@ class Spools:
             return
         self._collect()
         while not self._has_room(size):
-            if not self.give_way():
+            if not self._dead and not self.give_way():
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self.sweep()
 
@@ -166,10 +184,22 @@ class Spools:
 class DiskSpool:
     """One spool, see `collection.spool.Spool`. Remembers which of its ranges are in blocks by now.
 
-    name: of the file; number: counts spools in the order of their making.
+    name: of the file; number: counts spools in the order of their making. limit: bytes from which on those
+    who share it go on elsewhere, 0 for none.
     """
 
-    __slots__ = ("__weakref__", "_lock", "_owner", "_path", "_starts", "_stored", "_total", "name", "number")
+    __slots__ = (
+        "__weakref__",
+        "_lock",
+        "_owner",
+        "_path",
+        "_starts",
+        "_stored",
+        "_total",
+        "limit",
+        "name",
+        "number",
+    )
 
     def __init__(self, owner: Spools, path: str, name: str, number: int, total: list[int]) -> None:
         self._owner = owner
@@ -180,6 +210,7 @@ class DiskSpool:
         self._stored: dict[int, Segment] = {}
         self.name = name
         self.number = number
+        self.limit = 0
 
     def append(self, data: bytes | memoryview) -> int:
         """See `Spool`. Raises NoSpaceError; the spool is then as it was."""
@@ -240,6 +271,10 @@ class DiskSpool:
     def size(self) -> int:
         """See `Spool`."""
         return self._total[0]
+
+    def successor(self) -> "DiskSpool":
+        """See `Spool`."""
+        return self._owner.new() if self.limit and self._total[0] >= self.limit else self
 
     def is_of(self, spools: Spools) -> bool:
         """Whether it lies in the room of `spools`."""

@@ -150,7 +150,7 @@ class WriteBack:
 
     def new_spool(self) -> Spool:
         """Where written bytes go (a `SpoolFactory`); its `append` raises NoSpaceError."""
-        return self._pending.spools.new()
+        return self._pending.spools.shared()
 
     def relieve(self, content: Content, classes: Sequence[str] = ()) -> None:
         """To be called after writes: full blocks of `content` leave in the background, in `classes`.

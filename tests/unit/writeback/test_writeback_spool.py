@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from arvados_fuse.collection.directory import Directory
+from arvados_fuse.collection.manifest import ManifestIndex
 from arvados_fuse.collection.segments import Segment
+from arvados_fuse.collection.tree import Tree
 from arvados_fuse.errors import NoSpaceError, SaveFailed
 from arvados_fuse.writeback.moved import known_moves
-from arvados_fuse.writeback.spool import DiskSpool, Spools
+from arvados_fuse.writeback.spool import SHARED, DiskSpool, Spools
 
 BLOCK = "37b51d194a7513e45b56f6524f2d51f2+3"
 
@@ -56,6 +59,33 @@ def test_a_file_goes_with_the_last_reference_to_its_spool(tmp_path: Path) -> Non
     assert files(tmp_path) == [other.name]
     assert spools.bytes == 5
     assert descriptors(tmp_path) == 1
+
+
+def test_small_files_share_a_spool_and_large_ones_leave_it(tmp_path: Path) -> None:
+    spools = Spools(tmp_path)
+    small, large = Tree(new_spool=spools.shared), b"x" * (SHARED // 4)
+    small.upload_early = False
+    root = Directory(small, None, ".", ManifestIndex(""))
+    contents = [root.create(f"{number}").content() for number in range(10)]
+    for number, content in enumerate(contents):
+        content.write(0, b"%d" % number)
+    assert files(tmp_path) == ["00000001.spool"]
+    for _ in range(8):
+        contents[0].append(large)
+    contents[1].append(b"one more")
+    assert (bytes(contents[0].read(0, 1)), bytes(contents[0].read(contents[0].size - 1, 1))) == (b"0", b"x")
+    assert [content.read(0, 9) for content in contents[1:]] == [
+        b"1one more",
+        *(b"%d" % n for n in range(2, 10)),
+    ]
+    assert files(tmp_path) == ["00000001.spool", "00000002.spool", "00000003.spool"]
+    assert SHARED <= os.stat(tmp_path / "00000001.spool").st_size < 2 * SHARED
+    for content in contents:
+        content.truncate(0)
+    del content, contents, root
+    gc.collect()
+    spools.sweep()
+    assert (files(tmp_path), spools.bytes) == ([], 0)
 
 
 def test_many_spools_need_few_descriptors(tmp_path: Path) -> None:
