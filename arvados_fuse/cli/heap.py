@@ -18,9 +18,10 @@ OLDEST_AFTER = 2
 
 
 def settle() -> bool:
-    """Before the first thread: large buffers shall go back to the system at once, and nothing be collected until
-    `keep_loaded`: a seventh of the time that importing the libraries takes. Whether the C library understood
-    (others than glibc have no such habit)."""
+    """Before the first thread: large buffers shall go back to the system at once, and nothing be collected
+    until `keep_loaded`, for that is a seventh of the time that importing the libraries takes.
+
+    Gives whether the C library understood (others than glibc have no such habit)."""
     gc.disable()
     try:
         mallopt = ctypes.CDLL(None).mallopt
