@@ -180,13 +180,11 @@ class Inodes:
         name, if the kernel may remember it for long."""
         apart = f"{name}~"
         with self._lock:
-            tops = [node for node in self._showing.get(uuid, ()) if isinstance(node, DirectoryNode)]
-            called = [
-                node
-                for top in tops
-                for child, node in top.children.items()
-                if child == name or child.startswith(apart)
-            ]
+            called: list[Node] = []
+            for top in self._showing.get(uuid, ()):
+                children = top.children if isinstance(top, DirectoryNode) else {}
+                called += [children[name]] if name in children else []
+                called += [node for child, node in children.items() if child.startswith(apart)]
         return (node for node in called if node.lasting)
 
     def check(self) -> None:
