@@ -184,7 +184,8 @@ class Inodes:
             for top in self._showing.get(uuid, ()):
                 children = top.children if isinstance(top, DirectoryNode) else {}
                 called += [children[name]] if name in children else []
-                called += [node for child, node in children.items() if child.startswith(apart)]
+                # Some more than begin so may be told, at half the price for thousands.
+                called += [children[child] for child in children if apart in child]
         return (node for node in called if node.lasting)
 
     def check(self) -> None:
