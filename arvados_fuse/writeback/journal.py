@@ -1,4 +1,5 @@
-"""The journal on disk: one SQLite database of changes that are closed and not yet on the server.
+"""The journal on disk: one SQLite database of changes that are closed and not yet on the server, and of where
+the bytes of stored blocks are that no collection has yet (`kept`).
 
 Used by `pending`, which has the same rows in memory, and by `recovery`. What `write` returned from survives
 `kill -9` of the process; after a loss of power the last transactions may be missing, but the database is
@@ -21,6 +22,8 @@ SCHEMA = 1
 """`user_version` of the database."""
 
 FILE_NAME = "journal.sqlite3"
+
+_KEPT_TABLE = "CREATE TABLE IF NOT EXISTS kept (block TEXT PRIMARY KEY, pieces TEXT NOT NULL) WITHOUT ROWID"
 
 
 class JournalTooNew(ArvadosFuseError):
@@ -70,6 +73,7 @@ class Journal:
                 " after TEXT NOT NULL, attempted TEXT NOT NULL, since REAL NOT NULL,"
                 " PRIMARY KEY (uuid, path)) WITHOUT ROWID"
             )
+            connection.execute(_KEPT_TABLE)
             connection.execute("INSERT INTO journal VALUES (?, ?, ?)", (*owner, since))
             connection.execute(f"PRAGMA user_version = {SCHEMA}")
             connection.execute("COMMIT")
@@ -84,6 +88,7 @@ class Journal:
             connection = _connect(path)
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version == SCHEMA:
+                connection.execute(_KEPT_TABLE)
                 row = connection.execute("SELECT host, user_uuid, since FROM journal").fetchone()
                 return cls(connection, path, Owner(row[0], row[1]), row[2])
             connection.close()
@@ -127,6 +132,23 @@ class Journal:
                 with contextlib.suppress(sqlite3.Error):
                     execute("ROLLBACK")
                 raise
+
+    def kept(self) -> Iterator[tuple[str, Any]]:
+        """Blocks without hints, and where their bytes are: JSON values of `states.encode`."""
+        with _kinds(self.path):
+            for block, pieces in self._connection.execute("SELECT block, pieces FROM kept"):
+                yield block, json.loads(pieces)
+
+    def keep(self, block: str, pieces: Any) -> None:
+        """Note where the bytes of a block are. Raises NoSpaceError, SaveFailed."""
+        with _kinds(self.path):
+            self._connection.execute("INSERT OR REPLACE INTO kept VALUES (?, ?)", (block, _text(pieces)))
+
+    def let_go(self, blocks: Iterable[str]) -> None:
+        """Forget where the bytes of blocks are. Raises NoSpaceError, SaveFailed."""
+        with _kinds(self.path):
+            query = "DELETE FROM kept WHERE block IN (SELECT value FROM json_each(?))"
+            self._connection.execute(query, (_text(list(blocks)),))
 
     def close(self) -> None:
         """Close the database; what is in it stays."""

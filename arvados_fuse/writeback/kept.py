@@ -2,48 +2,85 @@
 
 Used by `uploads` (adds), `commit` (stores a block again, when the token that it was stored with has ended)
 and `relief` (takes the room). The bytes are where they were written: to keep them is to hold on to the spool.
-The oldest go first where there are too many, and nobody waits for room because of them.
+The oldest go first where there are too many, and nobody waits for room because of them. Where they are is
+written down in the journal, so that the next mount has them too when this one dies.
 
-Threads: any.
+Threads: any. The lock is never held while the journal is written to: who holds that may need room here.
 """
 
+import hashlib
+import logging
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from typing import NamedTuple, Protocol
 
 from arvados_fuse.collection.manifest import stripped
 from arvados_fuse.collection.segments import Segment
+from arvados_fuse.errors import ArvadosFuseError
 from arvados_fuse.writeback.spool import DiskSpool
+
+logger = logging.getLogger("arvados.writeback")
+
+
+class Room(Protocol):
+    """Whose spools the bytes are in; writes down where. Both raise NoSpaceError, SaveFailed."""
+
+    def keep(self, block: str, pieces: tuple[Segment, ...]) -> None:
+        """Note where the bytes of a block (without hints) are."""
+
+    def let_go(self, blocks: Iterable[str]) -> None:
+        """Forget it."""
+
+
+class _Entry(NamedTuple):
+    pieces: tuple[Segment, ...]
+    room: Room | None
 
 
 class Kept:
-    """See the module. limit: bytes. needed: gives the blocks that unsaved changes still need."""
+    """See the module. limit: bytes. needed: gives the blocks that unsaved changes still need. room_of: gives
+    the room that a spool is of."""
 
-    def __init__(self, limit: int, needed: Callable[[], Set[str]]) -> None:
+    def __init__(
+        self, limit: int, needed: Callable[[], Set[str]], room_of: Callable[[DiskSpool], Room | None]
+    ) -> None:
         self._limit = limit
         self._needed = needed
+        self._room_of = room_of
         self._lock = threading.Lock()
-        self._pieces: OrderedDict[str, tuple[Segment, ...]] = OrderedDict()
+        self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._bytes = 0
+        # What the journals are yet to forget. Too long is no harm: what is gone is not believed.
+        self._gone: deque[tuple[str, Room]] = deque()
 
     def add(self, locator: str, pieces: Sequence[Segment]) -> None:
         """A block was stored; its bytes are in these ranges of spools, in order."""
-        with self._lock:
-            self._drop(stripped(locator))
-            self._pieces[stripped(locator)] = tuple(pieces)
-            self._bytes += _size(pieces)
-            while self._bytes > self._limit:
-                self._drop(next(iter(self._pieces)))
+        block, held = stripped(locator), tuple(pieces)
+        source = held[0].source if held else None
+        room = self._room_of(source) if isinstance(source, DiskSpool) else None
+        self._hold(block, _Entry(held, room))
+        if room is not None:
+            try:
+                room.keep(block, held)
+            except ArvadosFuseError as error:
+                logger.debug("bytes of %s are kept for the life of this mount only: %s", block, error)
+
+    def restore(self, room: Room, blocks: Mapping[str, Sequence[Segment]]) -> None:
+        """A dead mount had kept these in a room that was taken over."""
+        for block, pieces in blocks.items():
+            self._hold(block, _Entry(tuple(pieces), room))
 
     def read(self, locator: str) -> bytearray | None:
         """The bytes of a block, if they are here. Raises SaveFailed when the disk has lost them."""
+        block = stripped(locator)
         with self._lock:
-            pieces = self._pieces.get(stripped(locator))
-        if pieces is None:
+            entry = self._entries.get(block)
+        if entry is None:
             return None
-        buffer = bytearray(_size(pieces))
-        read_pieces(pieces, buffer)
-        return buffer
+        buffer = bytearray(_size(entry.pieces))
+        read_pieces(entry.pieces, buffer)
+        return buffer if hashlib.md5(buffer).hexdigest() == block[:32] else None
 
     def saved(self, blocks: Iterable[str]) -> None:
         """A collection has these blocks (without hints)."""
@@ -52,22 +89,42 @@ class Kept:
                 self._drop(block)
 
     def sweep(self) -> None:
-        """Let go what no unsaved change needs any more."""
+        """Let go what no unsaved change needs any more, in the journals, too."""
         with self._lock:
-            held = set(self._pieces)
+            held = set(self._entries)
         if held:
             self.saved(held - self._needed())
+        with self._lock:
+            gone = [(block, room) for block, room in self._gone if block not in self._entries]
+            self._gone.clear()
+        for room in {id(room): room for _, room in gone}.values():
+            try:
+                room.let_go([block for block, of in gone if of is room])
+            except ArvadosFuseError as error:
+                logger.debug("the journal goes on naming blocks that are saved: %s", error)
 
     def give_way(self) -> bool:
         """Let the oldest go; False when there is none."""
         with self._lock:
-            if not self._pieces:
+            if not self._entries:
                 return False
-            self._drop(next(iter(self._pieces)))
+            self._drop(next(iter(self._entries)))
             return True
 
+    def _hold(self, block: str, entry: _Entry) -> None:
+        with self._lock:
+            self._drop(block)
+            self._entries[block] = entry
+            self._bytes += _size(entry.pieces)
+            while self._bytes > self._limit:
+                self._drop(next(iter(self._entries)))
+
     def _drop(self, block: str) -> None:
-        self._bytes -= _size(self._pieces.pop(block, ()))
+        entry = self._entries.pop(block, None)
+        if entry is not None:
+            self._bytes -= _size(entry.pieces)
+            if entry.room is not None:
+                self._gone.append((block, entry.room))
 
 
 def read_pieces(pieces: Iterable[Segment], buffer: bytearray) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from arvados_fuse.collection.content import Content
+from arvados_fuse.collection.segments import Segment
 from arvados_fuse.collection.spool import Spool
 from arvados_fuse.writeback.journal import Journal, Line
 from arvados_fuse.writeback.moved import known_moves
@@ -23,6 +24,7 @@ from arvados_fuse.writeback.states import (
     blocks_of,
     decode,
     encode,
+    is_whole,
     same,
     spools,
     unsaved_bytes,
@@ -297,6 +299,32 @@ class Pending:
         with self._lock:
             states = [row.after for rows in self._rows.values() for row in rows.values()]
         return set().union(*(blocks_of(settled(state)) for state in states))
+
+    # Bytes of blocks that no collection has yet; see `kept`.
+
+    def keep(self, block: str, pieces: State) -> None:
+        """Note where the bytes of a stored block are. Raises NoSpaceError, SaveFailed."""
+        with self._lock:
+            self._journal.keep(block, encode(pieces))
+
+    def let_go(self, blocks: Iterable[str]) -> None:
+        """Forget where the bytes of blocks are. Raises NoSpaceError, SaveFailed."""
+        with self._lock:
+            self._journal.let_go(blocks)
+
+    def load_kept(self) -> dict[str, tuple[Segment, ...]]:
+        """The blocks that rows need and whose bytes are there; others are forgotten. Raises as `load`."""
+        needed, found, rest = self.blocks(), {}, []
+        with self._lock:
+            for block, value in list(self._journal.kept()):
+                pieces = decode(value, self.spools.existing)
+                if block in needed and isinstance(pieces, tuple) and is_whole(pieces):
+                    found[block] = pieces
+                else:
+                    rest.append(block)
+            if rest:
+                self._journal.let_go(rest)
+        return found
 
     def amount(self, uuid: str) -> tuple[int, int]:
         """Number of unsaved paths of a collection, and of bytes that are in no block yet."""

@@ -7,17 +7,18 @@ Threads: any.
 """
 
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from arvados_fuse.collection.segments import Zeros
-from arvados_fuse.collection.spool import MemorySpool, Spool
+from arvados_fuse.collection.segments import Segment
+from arvados_fuse.collection.spool import MemorySpool
 from arvados_fuse.errors import ArvadosFuseError, SaveFailed
 from arvados_fuse.writeback.journal import Journal, JournalTooNew, Owner
 from arvados_fuse.writeback.pending import Pending
 from arvados_fuse.writeback.rooms import Room, leftovers, room_at
-from arvados_fuse.writeback.spool import DiskSpool, Spools
-from arvados_fuse.writeback.states import State, decode
+from arvados_fuse.writeback.spool import Spools
+from arvados_fuse.writeback.states import State, decode, is_whole
 
 logger = logging.getLogger("arvados.writeback")
 
@@ -45,11 +46,12 @@ class Adoption(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """A leftover that was opened to be saved."""
+    """A leftover that was opened to be saved. kept: where the bytes of blocks are that its rows need."""
 
     room: Room
     pending: Pending
     leftover: Leftover
+    kept: Mapping[str, Sequence[Segment]]
 
 
 def list_pending(directory: Path) -> list[Leftover]:
@@ -90,12 +92,12 @@ def take_over(directory: Path, owner: Owner) -> tuple[list[Taken], list[Leftover
             foreign.append(leftover)
             room.release()
         else:
-            pending = _open(room)
-            if pending is None:
+            opened = _open(room, leftover)
+            if opened is None:
                 foreign.append(leftover._replace(problem="it can't be read"))
                 room.release()
             else:
-                taken.append(Taken(room, pending, leftover))
+                taken.append(opened)
     taken.sort(key=lambda one: one.leftover.since)
     for leftover in foreign:
         logger.warning(
@@ -140,7 +142,7 @@ def _size(state: State) -> int:
     return sum(segment.size for segment in state) if isinstance(state, tuple) else 0
 
 
-def _open(room: Room) -> Pending | None:
+def _open(room: Room, leftover: Leftover) -> Taken | None:
     try:
         journal = Journal.open(room.journal)
         if journal is None:
@@ -148,18 +150,19 @@ def _open(room: Room) -> Pending | None:
         pending = Pending(journal, Spools(room.spools))
         pending.load()
         _drop_what_is_lost(pending, room)
+        kept = pending.load_kept()
         pending.spools.remove_unknown()
     except ArvadosFuseError:
         logger.exception("%s: can't be replayed", room.path)
         return None
-    return pending
+    return Taken(room, pending, leftover, kept)
 
 
 def _drop_what_is_lost(pending: Pending, room: Room) -> None:
     """A loss of power can take bytes that were never synced: such a file can't be saved, and must not keep
     the others from it."""
     for uuid in pending.uuids():
-        lost = [path for path, state in pending.states(uuid).items() if not _is_whole(state)]
+        lost = [path for path, state in pending.states(uuid).items() if not is_whole(state)]
         for path in lost:
             logger.error(
                 "%s/%s: bytes are missing in %s; the machine must have lost power before they were saved",
@@ -169,13 +172,3 @@ def _drop_what_is_lost(pending: Pending, room: Room) -> None:
             )
         if lost:
             pending.drop(uuid, lost)
-
-
-def _is_whole(state: State) -> bool:
-    if not isinstance(state, tuple):
-        return True
-    for source, offset, size in state:
-        spool: Spool | str | Zeros = source
-        if isinstance(spool, DiskSpool) and offset + size > spool.size():
-            return False
-    return True

@@ -98,6 +98,15 @@ def spools(state: State) -> set[Spool]:
     return {segment.source for segment in state if not isinstance(segment.source, str | Zeros)}
 
 
+def is_whole(state: State) -> bool:
+    """Whether all bytes that a state needs of spools are in their files."""
+    return all(
+        segment.offset + segment.size <= segment.source.size()
+        for segment in unsaved(state)
+        if isinstance(segment.source, DiskSpool)
+    )
+
+
 def blocks_of(state: State) -> set[str]:
     """The blocks of a state, without hints."""
     if not isinstance(state, tuple):

@@ -27,7 +27,7 @@ from arvados_fuse.writeback.pending import Pending
 from arvados_fuse.writeback.recovery import Adoption, Taken, take_over
 from arvados_fuse.writeback.relief import Relief
 from arvados_fuse.writeback.rooms import Room
-from arvados_fuse.writeback.spool import Spools
+from arvados_fuse.writeback.spool import DiskSpool, Spools
 from arvados_fuse.writeback.states import PathChange, State
 from arvados_fuse.writeback.status import Limits, Sink, Status
 from arvados_fuse.writeback.uploads import Uploads
@@ -105,7 +105,10 @@ class WriteBack:
         def needed() -> set[str]:
             return relief.blocks().union(*(one.blocks() for one in committer.rooms()))
 
-        kept = Kept(limits.spool // KEPT_SHARE, needed)
+        def room_of(spool: DiskSpool) -> Pending | None:
+            return next((one for one in committer.rooms() if spool.is_of(one.spools)), None)
+
+        kept = Kept(limits.spool // KEPT_SHARE, needed, room_of)
         uploads = Uploads(blocks, stored, kept, counters, threads=limits.blocks)
         committer = Committer(Commits(records, blocks, uploads, saved, counters), limits)
         committer.add_room(pending)
@@ -135,9 +138,12 @@ class WriteBack:
         taken, foreign = take_over(self._directory, self._owner)
         for one in taken:
             logger.info("%s: saving %d paths that a mount left behind", one.leftover.path, one.leftover.paths)
+            kept, held = one.kept, one._replace(kept={})
             with self._lock:
-                self._taken.append(one)
-            self._committer.add_room(one.pending, lambda one=one: self._emptied(one))  # type: ignore[misc]
+                self._taken.append(held)
+            self._committer.add_room(one.pending, lambda held=held: self._emptied(held))  # type: ignore[misc]
+            # Not before: what no known room needs is let go.
+            self._uploads.kept.restore(one.pending, kept)
         return Adoption([one.leftover for one in taken], foreign)
 
     def _emptied(self, taken: Taken) -> None:

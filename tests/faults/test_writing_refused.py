@@ -238,21 +238,25 @@ def test_the_token_ends_while_blocks_are_in_no_cache(writing: WritingWorld) -> N
         assert (there / "moved").read_bytes() == b"never read"
 
 
-def test_a_dead_mount_had_another_token(writing: WritingWorld) -> None:
-    """What it stored was signed for that one; the next mount of the same user saves it all the same."""
+@pytest.mark.parametrize("is_cached", [True, False])
+def test_a_dead_mount_had_another_token(writing: WritingWorld, is_cached: bool) -> None:
+    """What it stored was signed for that one, which is refused now; the next mount of the same user saves it
+    all the same, also when the block is in no cache."""
+    account = Account(writing)
     uuid = writing.site.collection({"old": b"old"})
-    server, admin = writing.server, writing.server.settings.admin_token
     writing.gates.api.rule = lambda ask: Deed(hold=ask.changes(uuid))
-    mount = writing.begin()
+    mount = writing.begin(environment=account.environment)
     write(mount.root / uuid / "new", b"new")
     writing.gates.api.wait_held()
     mount.kill()
     writing.gates.api.drop()
-    body = {"api_client_authorization": {"owner_uuid": writing.user}}
-    made = server.call("POST", "api_client_authorizations", body, token=admin).body
-    environment = writing.gates.environment(f"v2/{made['uuid']}/{made['api_token']}")
-    with writing.mount(environment=environment):
+    if not is_cached:
+        empty_cache(mount)
+    account.revoke()
+    account.renew()
+    with writing.mount(environment=account.environment):
         writing.wait_saved(uuid, {"old": b"old", "new": b"new"}, 20)
+    assert rooms(mount.cache) == []
 
 
 def test_a_mount_that_ends_meanwhile_keeps_the_data(writing: WritingWorld) -> None:

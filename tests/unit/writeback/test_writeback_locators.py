@@ -11,7 +11,7 @@ from arvados_fuse.writeback.kept import Kept
 from arvados_fuse.writeback.locators import Renewal, Restored, signed_by
 from arvados_fuse.writeback.spool import Spools
 
-NOTHING = Kept(0, set)
+NOTHING = Kept(0, set, lambda spool: None)
 
 
 def signed(locator: str, seconds: float) -> str:
@@ -45,7 +45,7 @@ def test_bytes_that_are_kept_are_stored_again_without_reading(tmp_path: Path) ->
     spools = Spools(tmp_path)
     spool = spools.new()
     spool.append(b"a foo")
-    kept = Kept(100, set)
+    kept = Kept(100, set, lambda spool: None)
     old = signed(FOO, 60)
     kept.add(old, [Segment(spool, 2, 3)])
     fresh = Renewal(blocks, tuple, kept=kept, now=time.time()).renewed((Segment(old, 1, 2),))
