@@ -105,6 +105,8 @@ class Follower:
             except Exception:
                 logger.exception("News could not be followed")
                 self._context.policy.expire_all(time.monotonic())
+                # The kernel is told, too; not at once, lest it breaks again and again.
+                self._all_again = time.monotonic() + GRACE
 
     def _step(self) -> None:
         """Wait for the next thing to do, and do it."""

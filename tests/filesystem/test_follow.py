@@ -1,5 +1,6 @@
 """From news to marks, and to what the kernel is told: a follower on a real tree, driven by hand."""
 
+import dataclasses
 import os
 import queue
 import threading
@@ -130,6 +131,18 @@ def test_the_same_content_is_not_told(followed: Followed) -> None:
 def test_an_event_that_does_not_say_the_content_is_told(followed: Followed) -> None:
     followed.change(properties={})
     assert len(followed.take_told()) == len(NAMES)
+
+
+def test_after_news_that_can_not_be_followed_all_is_told(
+    followed: Followed, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(follow, "GRACE", 0.1)
+    change = change_of(event(1))
+    assert change is not None
+    followed.follower.start()
+    followed.news.put(dataclasses.replace(change, owner_uuid=["no", "uuid"]))  # type: ignore[arg-type]
+    wait_for(lambda: set(followed.files.values()) <= set(followed.take_told()), "all files are told")
+    assert "could not be followed" in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["trash", "untrash", "delete"])
