@@ -1,5 +1,6 @@
 """Fixtures that every rung may use: running servers and the stock clients."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,10 @@ from servers import LocalServer, StockClients, StockMissing, stock_clients
 # No test depends on how fast the machine is; all else is as hypothesis has it, also where CI is set.
 settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
+
+# In the background of a shell these are ignored, and would be in all programs that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, ParamSpec, Protocol, TypeVar
@@ -586,7 +586,8 @@ class TreeFile:
             if not fs.read_only:
                 self._driver.call(fs.flush, self._fh)
         finally:
-            fs.release(self._fh)
+            with suppress(OSError):  # the kernel tells nobody
+                self._driver.call(fs.release, self._fh)
 
 
 class TreeDirectory:

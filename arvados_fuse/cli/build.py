@@ -105,7 +105,7 @@ class MountSession:
         self._session.close(cut=not notified)
         context, saved = self.filesystem.context, True
         if context.writeback is not None:
-            saved = saving.drain(context.writeback, context, self._unsaved).is_clean()
+            saved = saving.drain(context.writeback, context, self._unsaved)
         self.inside.close()
         self.filesystem.close()
         self._blocks.close()

@@ -29,6 +29,8 @@ ROOM = "arv-mount-unsaved"
 """Directory below the block cache where changes wait for the server, one directory for each mount."""
 DRAIN = 600.0
 """Seconds that the end of a mount waits for what is unsaved; it stays on disk after that."""
+MAKE_ROOM = 10.0
+"""Seconds that it waits for room on the disk first, if there is none to write down what is unsaved."""
 STEP = 0.5
 """Seconds between two answers to `save`."""
 ENOUGH = 2
@@ -59,11 +61,19 @@ def make_writeback(options: MountOptions, api: ApiClient, blocks: BlockCache, si
     return WriteBack.open(directory(options), owner=owner, records=api, blocks=blocks, saved=sink)
 
 
-def record_open_files(context: Context) -> None:
-    """Write down files that nobody closed yet, as they are now."""
+def record_open_files(context: Context) -> str:
+    """Write down files that nobody closed yet, as they are now, and what the journal had no room for.
+
+    Gives why that can't be done, or "".
+    """
+    errors = []
     for state in context.working():
-        if state.working is not None:
-            state.working.flush_all()
+        try:
+            if state.working is not None:
+                state.working.flush_all()
+        except ArvadosFuseError as error:
+            errors.append(f"{state.key}: what was changed last is in no journal: {error}")
+    return "; ".join(errors)
 
 
 def answer_save(context: Context) -> Handler:
@@ -84,6 +94,9 @@ def answer_save(context: Context) -> Handler:
             except ArvadosFuseError as refusal:
                 error = str(refusal)
             status = writeback.status()
+            if not error and status.is_clean():
+                error = record_open_files(context)
+                status = writeback.status()
             yield {"files": status.files, "bytes": status.bytes, "error": error}
             if error or status.is_clean():
                 return
@@ -91,12 +104,18 @@ def answer_save(context: Context) -> Handler:
     return answers
 
 
-def drain(writeback: WriteBack, context: Context, room: Path) -> Status:
-    """Save everything, also of files that nobody closed; what is left is on disk and said.
+def drain(writeback: WriteBack, context: Context, room: Path) -> bool:
+    """Save everything, also of files that nobody closed; what is left is said. Whether all is saved.
 
     Ctrl-C tells what would be left; a second one, or SIGTERM, ends it.
     """
-    record_open_files(context)
+    if record_open_files(context):
+        # What is saved makes room.
+        with contextlib.suppress(ArvadosFuseError):
+            writeback.save(None, deadline=MAKE_ROOM)
+    lost = record_open_files(context)
+    if lost:
+        logger.error("%s", lost)
     watch = _DrainWatch(writeback)
     with watch.signals():
         try:
@@ -114,7 +133,7 @@ def drain(writeback: WriteBack, context: Context, room: Path) -> Status:
             why,
             room,
         )
-    return status
+    return not lost and status.is_clean()
 
 
 class _Enough(Exception):

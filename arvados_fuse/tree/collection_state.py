@@ -184,6 +184,7 @@ class CollectionState:
         """The working copy, never waiting for a server; None when it came to its end just now."""
         if not self._cell.is_fresh():
             self._cell.start()
+        working.catch_up()
         if working.is_at_rest():
             with working.lock:
                 if self.working is working and working.is_at_rest():
@@ -201,8 +202,11 @@ class CollectionState:
         self.context.end_working(self)
 
     def wait_loaded(self, seconds: float) -> bool:
-        """Wait at most so long for a first answer; False when there is none yet. Raises what the load
-        raises."""
+        """Wait at most so long for a first answer; False when there is none yet. Raises what the load raises,
+        but what is being changed stays where it is, also when the server shows it to us no more."""
+        working = self.working
+        if working is not None and self._look_at(working) is not None:
+            return True
         if self._cell.filled:
             self._cell.get(self.context.deadline)
             return True

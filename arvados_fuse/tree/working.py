@@ -10,14 +10,15 @@ journal's transaction and never across a request. It comes before the locks of t
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from arvados_fuse.collection import Directory, File
 from arvados_fuse.collection.content import Content, Holder
 from arvados_fuse.collection.manifest.changes import Finder
-from arvados_fuse.errors import ArvadosFuseError, IsADirectory, NotADirectory, NotFoundError
+from arvados_fuse.errors import IsADirectory, NotADirectory, NotFoundError
+from arvados_fuse.tree.recorder import Recorder
 from arvados_fuse.tree.times import Times
 from arvados_fuse.writeback import DIRECTORY, PathChange, State
 from arvados_fuse.writeback.states import same
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 REST_AFTER = 2.0
 """Seconds without a change, and with all saved, after which the collection is taken from the server again."""
-
 LEFTOVERS_PATIENCE = 5.0
 """Seconds that a first look waits until what a dead mount left is saved; then it shows what is there."""
 
@@ -79,6 +79,7 @@ class Working:
         """How many records were taken."""
         self._finder: tuple[object, Finder] | None = None
         self._changed_at = time.monotonic()
+        self._recorder = Recorder(self._write)
 
     # What the server has
 
@@ -97,7 +98,7 @@ class Working:
 
     def is_ours(self, path: str) -> bool:
         """Whether what is at `path` is to be left alone when others change it: unsaved, or being written."""
-        if self._pending(path):
+        if self._pending(path) or self._recorder.waits(path):
             return True
         return any(content.linked and path_of(content) == path for content in self.writers)
 
@@ -132,19 +133,24 @@ class Working:
     # Recording changes
 
     def record(self, changes: Iterable[PathChange]) -> None:
-        """Write down for the committer, and for whoever comes after a crash, what is different now."""
+        """Write down for the committer, and for whoever comes after a crash, what is different now.
+
+        Raises NoSpaceError, SaveFailed; then it is written down with what comes next.
+        """
         self._changed_at = time.monotonic()
-        writeback = self.state.context.writeback
-        found = list(changes)
-        if writeback is not None and self.state.is_saved and found:
-            try:
-                writeback.record(self.state.key, found)
-            except ArvadosFuseError:
-                for change in found:
-                    if change.content in self.writers:
-                        self.writers[change.content].recorded = -1  # lest the next flush takes it for done
-                raise
+        self._recorder.record(list(changes))
         self.state.context.changed_here(self.state.key)
+
+    def _write(self, changes: Sequence[PathChange]) -> None:
+        writeback = self.state.context.writeback
+        if writeback is not None and self.state.is_saved:
+            writeback.record(self.state.key, changes)
+
+    def catch_up(self) -> None:
+        """Write down what the journal had no room for, if it has now."""
+        if self._recorder.is_behind():
+            with self.lock:
+                self._recorder.try_again()
 
     def added(self, path: str) -> list[PathChange]:
         """An empty directory was made at `path`."""
@@ -342,6 +348,7 @@ class Working:
         with self.lock:
             writer = self.writers.get(content)
             if writer is None or not content.linked or content.version == writer.recorded:
+                self._recorder.record(())
                 return
             path = path_of(content)
             self.record([self.content_at(path, content), *self.filled(path)])
@@ -351,12 +358,15 @@ class Working:
         with self.lock:
             for content in list(self.writers):
                 self.flush(content)
+            self._recorder.record(())
 
     # The end
 
     def is_at_rest(self) -> bool:
         """Whether nothing needs this any more."""
-        if self.writers or time.monotonic() - self._changed_at < REST_AFTER or not self.state.is_saved:
+        if self.writers or self._recorder.is_behind() or not self.state.is_saved:
+            return False
+        if time.monotonic() - self._changed_at < REST_AFTER:
             return False
         writeback = self.state.context.writeback
         return writeback is None or not writeback.is_pending(self.state.key)

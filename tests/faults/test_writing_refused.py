@@ -201,6 +201,7 @@ def test_the_token_ends_while_blocks_are_in_no_cache(writing: WritingWorld) -> N
     account = Account(writing)
     source = writing.site.collection({"moved": b"never read", "d/whole": b"a directory", "stays": b"stays"})
     target = writing.site.collection({"old": b"old"})
+    elsewhere = writing.site.collection({})
 
     def rule(ask: Ask) -> Deed:
         return Deed(status=422, text="not now") if ask.changes(target) else Deed()
@@ -221,7 +222,10 @@ def test_the_token_ends_while_blocks_are_in_no_cache(writing: WritingWorld) -> N
             assert sorted(os.listdir(here)) == ["new", "stays"]
             assert synced(here / "new", b"newer") == errno.EIO
             account.revoke()
-            wait_for(lambda: attempt((there / "no such").stat) == errno.EACCES, "the old token is refused")
+            wait_for(
+                lambda: attempt((mount.root / elsewhere).stat) == errno.EACCES, "the old token is refused"
+            )
+            assert sorted(os.listdir(here)) == ["new", "stays"]
             empty_cache(mount)
             account.renew()
             writing.gates.clear()

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 from drivers import TreeDriver, read, refused
+from servers import wait_for
 from worlds import Maker, session
 
 from arvados_fuse.errors import NoSpaceError
+from arvados_fuse.tree import recorder, working
 from arvados_fuse.writeback.journal import Journal
 
 
@@ -33,3 +35,61 @@ def test_what_could_not_be_recorded_is_not_taken_for_recorded(
         with session(mine.server, mine.token, tmp_path / "other", **options) as other:
             assert read(TreeDriver(other.filesystem), "f") == b"new"
         file.close()
+
+
+def test_what_could_not_be_recorded_is_recorded_with_what_comes_next(
+    mine: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who sees a change sees it after a crash too, once something later is in the journal."""
+    uuid = mine.collection("c", {"f": b"old", "g": b"g"})["uuid"]
+    options = {"mode": "collection", "target": uuid}
+    with session(mine.server, mine.token, tmp_path, read_write=True, **options) as built:
+        tree = TreeDriver(built.filesystem)
+        with monkeypatch.context() as patch:
+            patch.setattr(Journal, "write", _full)
+            file = tree.open_file("f", os.O_WRONLY | os.O_TRUNC)
+            file.write(0, b"new")
+            with refused(errno.ENOSPC):
+                file.close()
+            with refused(errno.ENOSPC):
+                tree.unlink("g")
+        assert read(tree, "f") == b"new"
+        writeback = built.filesystem.context.writeback
+        assert writeback is not None
+        assert not writeback.is_pending(uuid)
+        tree.mkdir("d")
+        assert writeback.pending(uuid).keys() == {"f", "g", "d"}
+        writeback.save(uuid, deadline=20)
+        with session(mine.server, mine.token, tmp_path / "other", **options) as other:
+            shown = TreeDriver(other.filesystem)
+            assert read(shown, "f") == b"new"
+            assert sorted(shown.names("")) == ["d", "f"]
+
+
+def test_what_could_not_be_recorded_is_recorded_while_somebody_looks(
+    mine: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not forgotten when nothing else is unsaved, and nothing comes after it."""
+    made = mine.collection("c", {"f": b"old"})
+    uuid, before = made["uuid"], made["portable_data_hash"]
+    monkeypatch.setattr(recorder, "AGAIN", 0.1)
+    monkeypatch.setattr(working, "REST_AFTER", 0.0)
+    with session(mine.server, mine.token, tmp_path, read_write=True, mode="collection", target=uuid) as built:
+        tree = TreeDriver(built.filesystem)
+        file = tree.open_file("f", os.O_WRONLY | os.O_TRUNC)
+        file.write(0, b"new")
+        with monkeypatch.context() as patch:
+            patch.setattr(Journal, "write", _full)
+            with refused(errno.ENOSPC):
+                file.close()
+            for _ in range(5):
+                assert read(tree, "f") == b"new"
+        writeback = built.filesystem.context.writeback
+        assert writeback is not None
+
+        def is_recorded() -> bool:
+            assert read(tree, "f") == b"new"
+            record = mine.server.call("GET", f"collections/{uuid}", token=mine.token).body
+            return writeback.is_pending(uuid) or record["portable_data_hash"] != before
+
+        wait_for(is_recorded, "it is in the journal, or saved")
