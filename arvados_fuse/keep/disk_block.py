@@ -1,18 +1,43 @@
 """One block of `DiskStore`: known and perhaps open (`DiskBlock`), or on its way in (`DiskSink`).
 
-Used by `keep.disk_store` only. Threads: a block is read from any thread; a sink belongs to one thread.
+Used by `keep.disk_store` only, which is `Holder` and `Arrivals` to them. Threads: a block is read from any
+thread; a sink belongs to one thread.
 """
 
 import os
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from arvados_fuse.keep.content import Content, FileContent
 from arvados_fuse.keep.disk_files import TemporaryBlock
-from arvados_fuse.keep.ram_store import RamSink
+from arvados_fuse.keep.ram_store import RamSink, RamStore
 from arvados_fuse.keep.store import REREAD_SLACK
 
-if TYPE_CHECKING:
-    from arvados_fuse.keep.disk_store import DiskStore
+
+class Holder(Protocol):
+    """Who knows a block, and is told that it is read. latest: the block that was read last."""
+
+    latest: "DiskBlock | None"
+
+    def used(self, block: "DiskBlock") -> None:
+        """It was read, and another one before."""
+
+    def used_again(self, block: "DiskBlock") -> None:
+        """A part of it was read a second time."""
+
+
+class Arrivals(Protocol):
+    """Who takes a block in. spill: where it goes when the disk fails."""
+
+    spill: RamStore
+
+    def trouble(self, error: OSError) -> None:
+        """The disk failed."""
+
+    def arrived(self, md5: str, file: FileContent, high: int) -> None:
+        """The block is there under its final name; it was read up to `high`."""
+
+    def settled(self, size: int) -> None:
+        """So many bytes are not on their way any more."""
 
 
 class DiskBlock:
@@ -20,7 +45,7 @@ class DiskBlock:
 
     __slots__ = ("_reused", "_store", "file", "high", "identity", "md5", "recent", "size")
 
-    def __init__(self, store: "DiskStore", md5: str, size: int) -> None:
+    def __init__(self, store: Holder, md5: str, size: int) -> None:
         self._store = store
         self.md5 = md5
         self.size = size
@@ -65,7 +90,7 @@ class DiskBlock:
 class DiskSink:
     """A block on its way to the disk, or to memory from the moment the disk fails."""
 
-    def __init__(self, store: "DiskStore", md5: str, size: int, temporary: TemporaryBlock) -> None:
+    def __init__(self, store: Arrivals, md5: str, size: int, temporary: TemporaryBlock) -> None:
         self._store = store
         self._md5 = md5
         self._size = size
