@@ -12,11 +12,12 @@ Threads: any; the lock of `pending` guards the connection, and only one process 
 import contextlib
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from arvados_fuse.errors import ArvadosFuseError, NoSpaceError, SaveFailed
+from arvados_fuse.writeback.reserve import Reserve
 
 SCHEMA = 1
 """`user_version` of the database."""
@@ -56,6 +57,7 @@ class Journal:
 
     def __init__(self, connection: sqlite3.Connection, path: Path, owner: Owner, since: float) -> None:
         self._connection = connection
+        self._reserve = Reserve(path.parent)
         self.path = path
         self.owner = owner
         self.since = since
@@ -108,6 +110,16 @@ class Journal:
 
         gone: (uuid, path). Raises NoSpaceError, SaveFailed.
         """
+        self._reserve.renew()
+        put, removed = list(lines), list(gone)
+        try:
+            self._write(put, removed)
+        except NoSpaceError:
+            if not self._reserve.give():
+                raise
+            self._write(put, removed)
+
+    def _write(self, lines: Sequence[Line], gone: Sequence[tuple[str, str]]) -> None:
         with _kinds(self.path):
             execute = self._connection.execute
             execute("BEGIN IMMEDIATE")

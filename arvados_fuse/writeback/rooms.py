@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from arvados_fuse.writeback.journal import FILE_NAME
+from arvados_fuse.writeback.reserve import FILE_NAME as RESERVE
 from arvados_fuse.writeback.spool import SUFFIX, disk_error
 
 LOCK, SPOOLS = "lock", "spool"
@@ -76,6 +77,7 @@ class Room:
         """Remove the room with all that is in it, the journal first, so that no row outlives its bytes."""
         for suffix in ("", "-wal", "-shm"):
             Path(f"{self.journal}{suffix}").unlink(missing_ok=True)
+        (self.path / RESERVE).unlink(missing_ok=True)
         # Nothing of somebody else's: a directory that holds more than what is ours stays.
         with contextlib.suppress(OSError):
             for path in self.spools.glob(f"*{SUFFIX}"):

@@ -37,9 +37,9 @@ SHARED = 1 << 20
 takes longest where many small ones are written, for it may wait for the disk. So little, because a spool goes
 only when all that share it are done with it."""
 
-LEFT_FREE = 16 << 20
+LEFT_FREE = 8 << 20
 """Bytes of the disk that spools leave to the journal, so that what they hold can be saved and they can go;
-of a small disk an eighth."""
+of a small disk a 16th part. (As much is set aside in `reserve`, for when others fill the disk.)"""
 LOOK_AFTER = 64 << 20
 """Bytes written at most between two looks at the free space; less where there is little."""
 
@@ -128,7 +128,7 @@ class Spools:
                 return True
             disk = os.statvfs(self._directory)
             free = disk.f_bavail * disk.f_frsize
-            spare = free - min(LEFT_FREE, disk.f_blocks * disk.f_frsize // 8) - size
+            spare = free - min(LEFT_FREE, disk.f_blocks * disk.f_frsize // 16) - size
             if spare < 0:
                 return False
             self._unlooked = min(LOOK_AFTER, spare // 2)

@@ -91,6 +91,34 @@ def test_a_full_disk_and_a_crash(writing: WritingWorld, small_disk: Path) -> Non
         wait_for(lambda: wanted.items() <= writing.tree(uuid).items(), "all is recovered")
 
 
+def test_names_change_while_others_have_filled_the_disk(writing: WritingWorld, small_disk: Path) -> None:
+    """There is room set aside to write that down; it survives a crash. It is set aside again later."""
+    uuid = writing.site.collection({f"f{number}": b"%d" % number for number in range(20)})
+    mount = writing.begin("--file-cache", "1000000", cache=small_disk)
+    top = mount.root / uuid
+    writing.gates.api.rule = lambda ask: Deed(hold=ask.changes(uuid))
+    write(top / "first", b"first")
+    assert len(list(small_disk.glob("*/*/reserve"))) == 1
+    ballast = small_disk / "ballast"
+    with open(ballast, "wb", buffering=0) as file:
+        for size in (1 << 20, 4096):
+            while not attempt(lambda size=size: file.write(bytes(size))):  # type: ignore[misc]
+                pass
+    for number in range(10):
+        (top / f"f{number}").rename(top / f"g{number}")
+        (top / f"f{number + 10}").unlink()
+    assert list(small_disk.glob("*/*/reserve")) == []
+    mount.kill()
+    ballast.unlink()
+    writing.gates.api.drop()
+    with writing.mount("--file-cache", "1000000", cache=small_disk) as again:
+        wanted = {f"g{number}": b"%d" % number for number in range(10)} | {"first": b"first"}
+        writing.wait_saved(uuid, wanted, 20)
+        write(again.root / uuid / "first", b"second", sync=True)
+        assert len(list(small_disk.glob("*/*/reserve"))) == 1
+    assert list(small_disk.glob("*/*/reserve")) == []
+
+
 def test_a_large_file_needs_little_memory(writing: WritingWorld) -> None:
     uuid = writing.site.collection({})
     environment = {**writing.server.settings.environment(), "ARVADOS_API_TOKEN": writing.token}
