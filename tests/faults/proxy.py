@@ -256,6 +256,9 @@ class _Handler(BaseHTTPRequestHandler):
         wrong = fault.wrong_at
         if wrong is not None and wrong < 0:
             wrong += length
+        if fault.rate:
+            # What waits to be sent does not take the line: a reader who stops stops it soon.
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PIECE)
         at = 0
         while piece := answer.read(PIECE):
             if wrong is not None and at <= wrong < at + len(piece):
