@@ -32,6 +32,10 @@ CPU.
 PAUSE_STEP = 0.01
 """Seconds after which a flight that makes way looks again."""
 
+QUIET_SECONDS = 0.05
+"""A flight that made way goes on when nobody has needed the line for so long: who looks into one block after
+another needs it again at once, and each of those that wait would take a piece of theirs in between."""
+
 PAUSE_SECONDS = 5.0
 """A flight that makes way takes one piece of its block after so long, lest the server takes it for dead."""
 
@@ -180,8 +184,11 @@ class Dispatcher:
         begun = now = time.monotonic()
         if flight.locator.size - at <= REST_BYTES:
             return 0.0
+        pressed_at = float("-inf")
         while not flight.is_active(now) and not flight.stopping and now - begun < PAUSE_SECONDS:
-            if not self._is_pressed(now, flight):
+            if self._is_pressed(now, flight):
+                pressed_at = now
+            elif now - pressed_at >= QUIET_SECONDS:
                 break
             if now > begun and at < GIVE_WAY_BYTES and flight.reads <= FEW_READS:
                 raise GaveWay
