@@ -187,11 +187,11 @@ class Dispatcher:
         pressed_at = float("-inf")
         while not flight.is_active(now) and not flight.stopping and now - begun < PAUSE_SECONDS:
             if self._is_pressed(now, flight):
+                if now > begun and at < GIVE_WAY_BYTES and flight.reads <= FEW_READS:
+                    raise GaveWay
                 pressed_at = now
             elif now - pressed_at >= QUIET_SECONDS:
                 break
-            if now > begun and at < GIVE_WAY_BYTES and flight.reads <= FEW_READS:
-                raise GaveWay
             flight.pause(PAUSE_STEP)
             now = time.monotonic()
         return now - begun

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from arvados_fuse.errors import Unreachable
-from arvados_fuse.keep import Locator
+from arvados_fuse.keep import Locator, dispatch
 from arvados_fuse.keep.content import MemoryContent
 from arvados_fuse.keep.dispatch import Dispatcher
 from arvados_fuse.keep.flight import Abandoned, Flight
@@ -230,6 +230,24 @@ def test_what_has_a_steady_reader_or_came_far_only_pauses(reads: int, at: int) -
     assert paused.wait(1, 20)
     assert carrier.started == ["a", "b"]
     reader.join()
+    carrier.close()
+
+
+def test_what_made_way_goes_on_when_the_line_was_quiet_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "QUIET_SECONDS", 30.0)
+    carrier = Stepper()
+    carrier.at = LARGE // 2
+    paused = carrier.want("a", size=LARGE)
+    carrier.until(lambda: carrier.started == ["a"])
+    reader = waiting(carrier.want("b", size=LARGE))
+    carrier.until(lambda: paused.is_paused())
+    carrier.go("a")
+    carrier.go("b")
+    reader.join()
+    time.sleep(0.2)  # twenty of its steps
+    assert paused.released == 0
+    monkeypatch.setattr(dispatch, "QUIET_SECONDS", 0.0)
+    carrier.until(lambda: paused.released > 0)
     carrier.close()
 
 
