@@ -109,11 +109,12 @@ def drain(writeback: WriteBack, context: Context, room: Path) -> bool:
 
     Ctrl-C tells what would be left; a second one, or SIGTERM, ends it.
     """
-    if record_open_files(context):
+    lost = record_open_files(context)
+    if lost:
         # What is saved makes room.
         with contextlib.suppress(ArvadosFuseError):
             writeback.save(None, deadline=MAKE_ROOM)
-    lost = record_open_files(context)
+        lost = record_open_files(context)
     if lost:
         logger.error("%s", lost)
     watch = _DrainWatch(writeback)
