@@ -237,7 +237,11 @@ class Committer:
             return [(other, room.rows(other)) for room in rooms for other in room.uuids() if other != uuid]
 
         with self._condition:
-            waiting = {other.uuid for other in self._groups.values() if uuid in other.waits_for}
+            waiting: set[str] = set()
+            more = {uuid}
+            while more:
+                more = {other.uuid for other in self._groups.values() if other.waits_for & more} - waiting
+                waiting |= more
             older = self._rooms[: self._rooms.index(group.pending)]
         return Neighbours(rows, waiting, [room for room in older if room.has(uuid)])
 

@@ -41,20 +41,22 @@ class Neighbours:
         waiting: Set[str] = frozenset(),
         older: Sequence[Pending] = (),
     ) -> None:
-        """rows: of the other collections. waiting: those that wait for this one: it does not wait for
-        them."""
+        """rows: of the other collections. waiting: those that wait for this one, or for one that does."""
         self._rows = rows
         self._waiting = waiting
         self.older = older
 
-    def needing(self) -> dict[str, str]:
-        """Blocks that a collection is about to get, and which one."""
-        found: dict[str, str] = {}
+    def exchange(self) -> tuple[dict[str, str], set[str]]:
+        """Blocks that a collection is about to get, and which one; and those that one which waits for this
+        one is about to lose."""
+        needed: dict[str, str] = {}
+        lost: set[str] = set()
         for uuid, rows in self._rows():
-            if uuid not in self._waiting:
-                for row in rows.values():
-                    found |= dict.fromkeys(blocks_of(row.after) - blocks_of(row.before), uuid)
-        return found
+            for row in rows.values():
+                needed |= dict.fromkeys(_gained(row), uuid)
+                if uuid in self._waiting:
+                    lost |= _lost(row)
+        return needed, lost
 
     def having(self, blocks: Set[str]) -> list[str]:
         """Collections that have one of these blocks and are about to lose it."""
@@ -70,26 +72,45 @@ class Neighbours:
 def held_back(rows: Mapping[str, Row], neighbours: Neighbours) -> dict[str, str]:
     """The paths that have to wait, and for which collection.
 
-    With a path wait those above and below it: a directory that is said to be empty, a file in its place.
+    With a path wait those above and below it: a directory that is said to be empty, a file in its place. If
+    one of these is to get what another collection holds back for it, and that one waits for ours, then all
+    would wait for ever: such a path goes on.
     """
-    losing = {path: blocks_of(row.before) - blocks_of(row.after) for path, row in rows.items()}
+    losing = {path: _lost(row) for path, row in rows.items()}
     if not any(losing.values()):
         return {}
-    needing = neighbours.needing()
+    needing, held_for_us = neighbours.exchange()
     kept = set().union(*(blocks_of(row.after) for row in rows.values()))
     found: dict[str, str] = {}
     for path, blocks in losing.items():
         needed = [needing[block] for block in blocks - kept if block in needing]
         if needed:
             found[path] = needed[0]
-    around = {above: uuid for path, uuid in found.items() for above in _above(path)}
-    near = {}
-    for path in rows if found else ():
-        for way in (path, *_above(path)):
-            uuid = found.get(way) or around.get(path)
-            if uuid:
-                near[path] = uuid
-    return near
+    around = _around(found, rows)
+    for path in [path for path in around if not held_for_us.isdisjoint(_gained(rows[path]))]:
+        for way in around[path]:
+            found.pop(way, None)
+    return {path: found[ways[0]] for path, ways in _around(found, rows).items()}
+
+
+def _around(found: Mapping[str, str], rows: Iterable[str]) -> dict[str, list[str]]:
+    """Of the rows those that are, or are above or below, one of the paths found; and which."""
+    below: dict[str, list[str]] = {}
+    for path in found:
+        for way in _above(path):
+            below.setdefault(way, []).append(path)
+    near = {
+        path: [way for way in (path, *_above(path)) if way in found] + below.get(path, []) for path in rows
+    }
+    return {path: ways for path, ways in near.items() if ways}
+
+
+def _lost(row: Row) -> set[str]:
+    return blocks_of(row.before) - blocks_of(row.after)
+
+
+def _gained(row: Row) -> set[str]:
+    return blocks_of(row.after) - blocks_of(row.before)
 
 
 def overtaken(older: Mapping[str, Row], newer: Mapping[str, State], moment: float) -> dict[str, str]:

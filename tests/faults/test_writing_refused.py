@@ -242,6 +242,31 @@ def test_the_token_ends_while_blocks_are_in_no_cache(writing: WritingWorld) -> N
         assert (there / "moved").read_bytes() == b"never read"
 
 
+def test_the_token_ends_while_files_are_moved_both_ways(writing: WritingWorld) -> None:
+    """Each of two collections waits until the other has what was moved there; what is moved meanwhile is in
+    one of them all the time, too."""
+    account = Account(writing)
+    source = writing.site.collection({"moved": b"never read"})
+    target = writing.site.collection({"back": b"never read either"})
+    with writing.mount(environment=account.environment) as mount:
+        here, there = mount.root / source, mount.root / target
+        writing.gates.api.rule = lambda ask: Deed(status=422 if ask.changes(source) else 0)
+        (there / "back").rename(here / "back")
+        assert synced(there / "waits", b"for the other") == errno.EIO
+        writing.gates.api.rule = lambda ask: Deed(hold=ask.changes(target))
+        (here / "moved").rename(there / "moved")
+        writing.gates.api.wait_held()
+        wait_for(lambda: "back" in writing.tree(source), "what can be saved is saved", 20)
+        assert writing.tree(source).keys() == {"back", "moved"}
+        account.revoke()
+        empty_cache(mount)
+        writing.gates.api.drop()
+        account.renew()
+        writing.gates.clear()
+        writing.wait_saved(target, {"moved": b"never read", "waits": b"for the other"}, 20)
+        writing.wait_saved(source, {"back": b"never read either"}, 20)
+
+
 @pytest.mark.parametrize("is_cached", [True, False])
 def test_a_dead_mount_had_another_token(writing: WritingWorld, is_cached: bool) -> None:
     """What it stored was signed for that one, which is refused now; the next mount of the same user saves it

@@ -49,6 +49,30 @@ def test_two_that_exchange_files_do_not_wait_for_each_other() -> None:
     assert held_back(ours, neighbours(frozenset({"other"}), other=there)) == {}
 
 
+def test_what_is_moved_both_ways_waits_on_both_sides() -> None:
+    """A file went each way: each collection can save what it got before it gives up what it had, though each
+    waits for the other. Else a block would be in no collection when the token is replaced just then."""
+    ours = rows({"x": (A, None), "y": (None, B)})
+    there = {"x": (None, A), "y": (B, None)}
+    assert held_back(ours, neighbours(frozenset({"other"}), other=there)) == {"x": "other"}
+    assert held_back(rows(there), neighbours(frozenset({"ours"}), ours={"x": (A, None)})) == {}
+
+
+def test_what_would_wait_for_ever_goes_on_and_nothing_else() -> None:
+    """A directory in the place of a file, and the other way round: what is to come lies below what waits."""
+    ours = rows({"x": (A, None), "x/y": (None, B), "z": (C, None)})
+    there: dict[str, tuple[State, State]] = {"p": (B, None), "p/q": (None, A), "r": (None, C)}
+    assert held_back(ours, neighbours(other=there)).keys() == {"x", "x/y", "z"}
+    assert held_back(ours, neighbours(frozenset({"other"}), other=there)) == {"z": "other"}
+
+
+def test_three_that_pass_files_round_do_not_wait_for_each_other() -> None:
+    """Whoever waits for one that waits for ours is told to be waiting, too (see the committer)."""
+    ours = rows({"x": (A, C)})
+    others: dict[str, dict[str, tuple[State, State]]] = {"second": {"y": (B, A)}, "third": {"z": (C, B)}}
+    assert held_back(ours, neighbours(frozenset({"third"}), **others)) == {}
+
+
 def test_who_has_a_block_is_found() -> None:
     found = neighbours(one={"x": (A, None)}, two={"y": (None, A)}, three={"z": (B, C)})
     block = str(A[0].source)[:34]
