@@ -31,7 +31,9 @@ class Blocks:
         assert offset + size <= len(block)
         return memoryview(block)[offset : offset + size]
 
-    def put(self, data: bytes | memoryview, *, storage_classes: Sequence[str] = ()) -> str:
+    def put(
+        self, data: bytes | memoryview, *, storage_classes: Sequence[str] = (), file: str | None = None
+    ) -> str:
         block = bytes(data)
         assert 0 < len(block) <= 2**26
         if len(block) == len(ZEROS):

@@ -74,7 +74,9 @@ class SdkBlocks:
             raise ReadFailed("the Keep client gave nothing", subject=locator[:32])
         return memoryview(block)[offset : offset + size]
 
-    def put(self, data: bytes | memoryview, *, storage_classes: Sequence[str] = ()) -> str:
+    def put(
+        self, data: bytes | memoryview, *, storage_classes: Sequence[str] = (), file: str | None = None
+    ) -> str:
         """See `BlockStore`."""
         more = {} if self._copies is None else {"copies": self._copies}
         locator: str = self._client.put(

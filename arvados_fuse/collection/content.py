@@ -56,6 +56,7 @@ class Content:
         "__weakref__",
         "_generation",
         "_index",
+        "_large",
         "_lock",
         "_look_again",
         "_segments",
@@ -89,6 +90,7 @@ class Content:
         self._lock = Lock()
         self._spool: Spool | None = None
         self._look_again = BLOCK_SIZE
+        self._large = False
 
     @property
     def size(self) -> int:
@@ -203,12 +205,25 @@ class Content:
         return end + len(view)
 
     def _put(self, offset: int, view: memoryview) -> None:
-        spool = self._spool
-        spool = self.parent.tree.new_spool() if spool is None else spool.successor()
+        """Append to the spool, and to the next one where it is full; all or nothing."""
+        spool, waiting = self._spool, 0
+        fresh: list[Segment] = []
+        while view:
+            if spool is None:
+                spool = self.parent.tree.new_spool(large=self._large)
+            elif not spool.room():
+                waiting = waiting or sum(segment.size for segment in self._segments if segment.is_unsaved)
+                spool = spool.successor(waiting + sum(segment.size for segment in fresh))
+            part = view[: spool.room()]
+            fresh.append(Segment(spool, spool.append(part), len(part)))
+            view = view[len(part) :]
         self._segments.extend(offset)
-        at = spool.append(view)
-        self._spool = spool
-        self._segments.replace(offset, Segment(spool, at, len(view)))
+        for segment in fresh:
+            self._segments.replace(offset, segment)
+            offset += segment.size
+        if spool is not self._spool:
+            self._large = self._large or self._spool is not None
+            self._spool, self._look_again = spool, BLOCK_SIZE
 
     def truncate(self, size: int) -> None:
         """Cut the file, or make it longer with zeros, which take no space."""
@@ -222,16 +237,14 @@ class Content:
             self._segments.cut(size)
             self._segments.extend(size)
             if not size:
-                self._spool = None
-                self._look_again = BLOCK_SIZE
+                self._drop_spool()
 
     def replace(self, segments: Iterable[Segment]) -> None:
         """Be something else from now on, for every holder of the file."""
         fresh = Segments(segments)
         with self._change():
             self._segments = fresh
-            self._spool = None
-            self._look_again = BLOCK_SIZE
+            self._drop_spool()
 
     def clone(self, parent: Holder, name: str) -> "Content":
         """A copy without copying data: unsaved bytes are shared too."""
@@ -272,8 +285,12 @@ class Content:
         """Put what is written from now on into a new spool, so that the one before can go once it is
         stored."""
         with self._lock:
-            self._spool = None
-            self._look_again = BLOCK_SIZE
+            self._drop_spool()
+
+    def _drop_spool(self) -> None:
+        self._spool = None
+        self._look_again = BLOCK_SIZE
+        self._large = False
 
     def settle_into(self, segments: Segments, index: ManifestIndex, generation: int, version: int) -> bool:
         """Called with the tree's lock: a saved manifest has this content as it was at `version`.
@@ -284,8 +301,7 @@ class Content:
             if self.version != version:
                 return False
             self._segments, self._index, self._generation = segments, index, generation
-            self._spool = None
-            self._look_again = BLOCK_SIZE
+            self._drop_spool()
             self.changed = False
             return True
 
@@ -322,7 +338,7 @@ class Content:
             if self._spool is spool:
                 live = [segment for segment in segments if segment.is_unsaved]
                 if 2 * sum(segment.size for segment in live) < spool.size():
-                    self._spool = self.parent.tree.new_spool()
+                    self._spool = self.parent.tree.new_spool(large=self._large)
                     copied = Moves()
                     copied.copy(live, self._spool)
                     segments = Segments(copied.translate(segments))

@@ -173,7 +173,9 @@ def in_written_order(segments: list[Segment]) -> list[Segment]:
 class HashesOnly:
     """Says what a block store would call a block, without storing it."""
 
-    def put(self, data: bytes | memoryview, *, storage_classes: Sequence[str] = ()) -> str:
+    def put(
+        self, data: bytes | memoryview, *, storage_classes: Sequence[str] = (), file: str | None = None
+    ) -> str:
         """The locator that `data` would have, unsigned."""
         return f"{hashlib.md5(data, usedforsecurity=False).hexdigest()}+{len(data)}"
 

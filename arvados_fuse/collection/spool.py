@@ -6,9 +6,9 @@ true for readers and uploads without a lock. What no segment points to any more 
 content moves what is left to a new spool.
 """
 
-from collections.abc import Callable
+import sys
 from threading import Lock
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 
 class Spool(Protocol):
@@ -26,12 +26,22 @@ class Spool(Protocol):
         """Bytes appended so far, also by others: several files may share a spool."""
         ...
 
-    def successor(self) -> "Spool":
-        """Where to append next: itself, or another one if it is meant to grow no further."""
+    def room(self) -> int:
+        """Bytes that can be appended yet; 0 when it is meant to grow no further."""
+        ...
+
+    def successor(self, waiting: int) -> "Spool":
+        """Where a file goes on when there is no room here. waiting: its unsaved bytes."""
         ...
 
 
-SpoolFactory: TypeAlias = Callable[[], Spool]
+class SpoolFactory(Protocol):
+    """Makes spools for files that are written."""
+
+    def __call__(self, *, large: bool = False) -> Spool:
+        """A spool to begin with. large: much is to come, as it came before."""
+        ...
+
 
 _CHUNK = 1 << 20
 
@@ -41,7 +51,7 @@ class MemorySpool:
 
     __slots__ = ("_chunks", "_lock", "_size")
 
-    def __init__(self) -> None:
+    def __init__(self, *, large: bool = False) -> None:
         self._chunks: list[bytearray] = []
         self._lock = Lock()
         self._size = 0
@@ -78,6 +88,10 @@ class MemorySpool:
         """See `Spool`."""
         return self._size
 
-    def successor(self) -> "MemorySpool":
+    def room(self) -> int:
+        """See `Spool`."""
+        return sys.maxsize
+
+    def successor(self, waiting: int) -> "MemorySpool":
         """See `Spool`."""
         return self

@@ -20,8 +20,14 @@ class BlockReader(Protocol):
 class BlockStore(BlockReader, Protocol):
     """Where blocks can be read and stored."""
 
-    def put(self, data: bytes | memoryview, *, storage_classes: Sequence[str] = ()) -> str:
-        """Store a block of at most 64 MiB; gives its signed locator."""
+    def put(
+        self, data: bytes | memoryview, *, storage_classes: Sequence[str] = (), file: str | None = None
+    ) -> str:
+        """Store a block of at most 64 MiB; gives its signed locator.
+
+        file: the path of a file that holds just these bytes and never will hold others: a cache can give it
+        a second name rather than write them once more.
+        """
         ...
 
 

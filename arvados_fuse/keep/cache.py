@@ -123,13 +123,17 @@ class BlockCache:
                 return data
         return self._read_slowly(locator, offset, size, watcher)
 
-    def put(self, data: bytes | memoryview, *, storage_classes: Sequence[str] = ()) -> str:
+    def put(
+        self, data: bytes | memoryview, *, storage_classes: Sequence[str] = (), file: str | None = None
+    ) -> str:
         """Store a block of at most 64 MiB; returns its signed locator.
 
+        file: the path of a file that holds just these bytes and never will hold others: the cache gives it a
+        second name, if it can, rather than write them once more.
         Waits while too many blocks are on their way. Raises Unreachable, AccessDenied (`Keep write error:
         ...`).
         """
-        return self._uploader.put(data, storage_classes=storage_classes)
+        return self._uploader.put(data, storage_classes=storage_classes, file=file)
 
     # Before anybody reads
 

@@ -193,6 +193,19 @@ class DiskStore:
             self.trouble(error)
             return self.spill.begin(md5, size)
 
+    def link(self, md5: str, size: int, path: str) -> bool:
+        """Hold the block by a second name of a file that never changes; False where the disk can't."""
+        with self._lock:
+            self._arriving += size
+        self.evict()
+        file = disk_files.link_block(self.directory, md5, size, path)
+        if file is None:
+            self.settled(size)
+            return False
+        self.counters.add("cache.linked")
+        self.arrived(md5, file, 0)
+        return True
+
     def arrived(self, md5: str, file: FileContent, high: int) -> None:
         """A sink's block is complete, checked and under its name."""
         # In this order: counted twice for a moment, never not at all, or others would not make room.
@@ -211,9 +224,7 @@ class DiskStore:
             self._arriving -= size
 
     def trouble(self, error: OSError) -> None:
-        """Tell that the disk failed, not more often than once a minute; free space if that is what is
-        missing.
-        """
+        """Tell that the disk failed, at most once a minute; free space if that is what is missing."""
         self.counters.add("cache.trouble")
         self._trouble.tell(error)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -221,8 +232,7 @@ class DiskStore:
 
     def evict(self, *, goal: int | None = None) -> None:
         """Delete the coldest blocks until no more than `goal` bytes are left (by default the limit); skip
-        what
-        other processes hold."""
+        what other processes hold."""
         with self._lock:
             goal = self.limit if goal is None else goal
             if self.usage() <= goal:

@@ -147,6 +147,10 @@ class RamStore:
     def adopt(self, md5: str, size: int) -> None:
         """Nothing is pinned in memory."""
 
+    def link(self, md5: str, size: int, path: str) -> bool:
+        """Files have no place in memory."""
+        return False
+
     def begin(self, md5: str, size: int) -> RamSink:
         """Evict until the block fits, as far as there is something to evict."""
         with self._lock:

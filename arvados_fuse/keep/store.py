@@ -110,5 +110,10 @@ class Store(Protocol):
     def adopt(self, md5: str, size: int) -> None:
         """A block is here and checked: never evict it, if it is pinned."""
 
+    def link(self, md5: str, size: int, path: str) -> bool:
+        """Hold the block by a second name of a file that has all of it, checked, and never changes; False
+        where that can't be.
+        """
+
     def begin(self, md5: str, size: int) -> Sink:
         """Make room for a block that is about to come in."""

@@ -122,9 +122,12 @@ class Uploader:
         if self._senders is not None:
             self._senders.shutdown()
 
-    def put(self, data: bytes | memoryview, *, storage_classes: Sequence[str] = ()) -> str:
+    def put(
+        self, data: bytes | memoryview, *, storage_classes: Sequence[str] = (), file: str | None = None
+    ) -> str:
         """Store a block, wait until it is; returns its signed locator. The block is then in the cache, too.
 
+        file: see `BlockCache.put`.
         Raises InvalidArgument (larger than a block), Unreachable or AccessDenied (`Keep write error: ...`).
         """
         view = memoryview(data).cast("B")
@@ -139,7 +142,7 @@ class Uploader:
             text = self._already_there(locator, storage_classes) or self._send(locator, view, storage_classes)
         finally:
             self._places.release()
-        self._keep_copy(locator, view)
+        self._keep_copy(locator, view, file)
         return text
 
     def _already_there(self, locator: Locator, classes: Sequence[str]) -> str:
@@ -292,9 +295,11 @@ class Uploader:
         self._counters.add("net.sent_bytes", len(view))
         return stored
 
-    def _keep_copy(self, locator: Locator, view: memoryview) -> None:
+    def _keep_copy(self, locator: Locator, view: memoryview, file: str | None) -> None:
         """What was just written is likely to be read: put it into the cache, already checked."""
         if locator.size == 0 or self._store.reopen(locator.md5, locator.size) is not None:
+            return
+        if file is not None and self._store.link(locator.md5, locator.size, file):
             return
         sink = self._store.begin(locator.md5, locator.size)
         try:

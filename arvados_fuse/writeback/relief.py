@@ -91,9 +91,6 @@ class Relief:
                     flying.append(self._uploads.submit(block, classes))
                     left -= sum(segment.size for segment in block)
             self._looks[content] = _Look(appended, left, classes)
-            if flying:
-                # What is written from now on has its own spool, and those before it can go.
-                content.begin_spool()
         for future in flying:
             future.add_done_callback(self._settler(content))
         return flying

@@ -14,6 +14,7 @@ Threads: any.
 import errno
 import gc
 import os
+import sys
 import threading
 import time
 import weakref
@@ -23,7 +24,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from arvados_fuse.collection.segments import Segment
+from arvados_fuse.collection.segments import BLOCK_SIZE, Segment
 from arvados_fuse.errors import ArvadosFuseError, NoSpaceError, SaveFailed
 
 DESCRIPTORS = 128
@@ -70,21 +71,27 @@ class Spools:
         self.bytes = 0
         self.appended = 0
 
-    def new(self) -> "DiskSpool":
-        """An empty spool of one's own; its file comes with the first byte. Raises nothing."""
+    def new(self, limit: int = 0) -> "DiskSpool":
+        """An empty spool of one's own; its file comes with the first byte. limit: bytes that it shall hold, 0
+        for any. Raises nothing."""
         self.sweep()
         with self._lock:
             self._count += 1
-            return self._make(f"{self._count:08d}{SUFFIX}", self._count, 0)
+            made = self._make(f"{self._count:08d}{SUFFIX}", self._count, 0)
+            made.limit = limit
+            return made
 
-    def shared(self) -> "DiskSpool":
-        """A spool for the first bytes of a file, which other small files have too. Raises nothing."""
+    def begin(self, *, large: bool = False) -> "DiskSpool":
+        """A spool for a file that begins to be written (a `SpoolFactory`): shared with others unless it is
+        large. Raises nothing."""
+        if large:
+            return self.new(BLOCK_SIZE)
         with self._lock:
             found = self._shared() if self._shared is not None else None
-        if found is not None and found.size() < SHARED:
+        if found is not None and found.room():
             return found
-        made = self.new()
-        made.limit = SHARED
+        made = self.new(SHARED)
+        made.is_shared = True
         with self._lock:
             self._shared = weakref.ref(made)
         return made
@@ -184,8 +191,8 @@ class Spools:
 class DiskSpool:
     """One spool, see `collection.spool.Spool`. Remembers which of its ranges are in blocks by now.
 
-    name: of the file; number: counts spools in the order of their making. limit: bytes from which on those
-    who share it go on elsewhere, 0 for none.
+    name: of the file; number: counts spools in the order of their making. limit: bytes that it shall hold, 0
+    for any; those who share it may bring it somewhat beyond.
     """
 
     __slots__ = (
@@ -196,6 +203,7 @@ class DiskSpool:
         "_starts",
         "_stored",
         "_total",
+        "is_shared",
         "limit",
         "name",
         "number",
@@ -211,6 +219,7 @@ class DiskSpool:
         self.name = name
         self.number = number
         self.limit = 0
+        self.is_shared = False
 
     def append(self, data: bytes | memoryview) -> int:
         """See `Spool`. Raises NoSpaceError; the spool is then as it was."""
@@ -272,9 +281,23 @@ class DiskSpool:
         """See `Spool`."""
         return self._total[0]
 
-    def successor(self) -> "DiskSpool":
+    def room(self) -> int:
         """See `Spool`."""
-        return self._owner.new() if self.limit and self._total[0] >= self.limit else self
+        if not self.limit:
+            return sys.maxsize
+        left = max(0, self.limit - self._total[0])
+        return sys.maxsize if left and self.is_shared else left
+
+    def successor(self, waiting: int) -> "DiskSpool":
+        """See `Spool`. It ends where a block ends that is made of all unsaved bytes in their order: a file
+        that is written from end to end has a spool for each block."""
+        return self._owner.new(BLOCK_SIZE - waiting % BLOCK_SIZE)
+
+    def file_of(self, segment: Segment) -> str | None:
+        """The path of its file if it has just these bytes and will never have others."""
+        size = self._total[0]
+        is_full = size == self.limit and not self.is_shared
+        return self._path if is_full and segment.offset == 0 and segment.size == size else None
 
     def is_of(self, spools: Spools) -> bool:
         """Whether it lies in the room of `spools`."""

@@ -9,8 +9,9 @@ Memory: one buffer of the block's size for each thread. Threads: any thread may 
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 
 from arvados_fuse.collection.moves import Moves, groups
 from arvados_fuse.collection.segments import BLOCK_SIZE, Segment
@@ -49,6 +50,7 @@ class Uploads:
         self._pool: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
         self._flying: dict[Future[None], Sequence[Segment]] = {}
+        self._buffers: list[bytearray] = []
         self._zeros: dict[tuple[str, ...], tuple[str, float]] = {}
 
     def start(self) -> None:
@@ -74,6 +76,8 @@ class Uploads:
     def _landed(self, future: "Future[None]") -> None:
         with self._lock:
             self._flying.pop(future, None)
+            if not self._flying:
+                self._buffers.clear()
 
     def on_their_way(self, of: Iterable[Spool]) -> "dict[Future[None], Sequence[Segment]]":
         """What is being stored, or waits for it, of these spools."""
@@ -94,10 +98,10 @@ class Uploads:
 
     def _store(self, block: Sequence[Segment], classes: Sequence[str]) -> None:
         size = sum(segment.size for segment in block)
-        buffer = bytearray(size)
-        read_pieces(block, buffer)
-        with memoryview(buffer) as view:
-            locator = self._blocks.put(view, storage_classes=classes)
+        file = _file_of(block)
+        with self._buffer(size) as buffer, memoryview(buffer) as view:
+            read_pieces(block, buffer)
+            locator = self._blocks.put(view, storage_classes=classes, file=file)
         self._counters.add("writeback.blocks")
         self._counters.add("writeback.block_bytes", size)
         at = 0
@@ -107,6 +111,21 @@ class Uploads:
             at += segment.size
         self.kept.add(locator, block)
         self._stored(list(spools(tuple(block))))
+
+    @contextmanager
+    def _buffer(self, size: int) -> Iterator[bytearray]:
+        """Memory for one block. That of full ones is used again while there are more to come: to have it anew
+        from the system takes longer than to fill it."""
+        buffer = None
+        if size == BLOCK_SIZE:
+            with self._lock, suppress(IndexError):
+                buffer = self._buffers.pop()
+        if buffer is None:
+            buffer = bytearray(size)
+        yield buffer
+        if size == BLOCK_SIZE:
+            with self._lock:
+                self._buffers.append(buffer)
 
     # For the committer.
 
@@ -142,6 +161,13 @@ class Uploads:
             with self._lock:
                 self._zeros[key] = (locator, time.monotonic() + ZEROS_GOOD_FOR)
         return locator
+
+
+def _file_of(block: Sequence[Segment]) -> str | None:
+    """The file that holds this block and nothing else, if there is one."""
+    first = block[0]
+    assert isinstance(first.source, DiskSpool)
+    return first.source.file_of(first) if len(block) == 1 else None
 
 
 def _closing() -> Unreachable:

@@ -154,9 +154,9 @@ class WriteBack:
 
     # While files are written.
 
-    def new_spool(self) -> Spool:
+    def new_spool(self, *, large: bool = False) -> Spool:
         """Where written bytes go (a `SpoolFactory`); its `append` raises NoSpaceError."""
-        return self._pending.spools.shared()
+        return self._pending.spools.begin(large=large)
 
     def relieve(self, content: Content, classes: Sequence[str] = ()) -> None:
         """To be called after writes: full blocks of `content` leave in the background, in `classes`.

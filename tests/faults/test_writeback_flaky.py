@@ -58,9 +58,11 @@ class Flaky:
     def read(self, locator: str, offset: int, size: int) -> bytes | memoryview:
         return self._site.blocks.read(locator, offset, size)
 
-    def put(self, data: bytes | memoryview, *, storage_classes: Sequence[str] = ()) -> str:
+    def put(
+        self, data: bytes | memoryview, *, storage_classes: Sequence[str] = (), file: str | None = None
+    ) -> str:
         self._maybe(0.15)
-        locator = self._site.blocks.put(data, storage_classes=storage_classes)
+        locator = self._site.blocks.put(data, storage_classes=storage_classes, file=file)
         self._maybe(0.15)
         return locator
 

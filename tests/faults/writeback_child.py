@@ -64,8 +64,10 @@ class Blocks:
     def read(self, locator: str, offset: int, size: int) -> bytes | memoryview:
         return self._cache.read(locator, offset, size)
 
-    def put(self, data: bytes | memoryview, *, storage_classes: Sequence[str] = ()) -> str:
-        locator = self._cache.put(data, storage_classes=storage_classes)
+    def put(
+        self, data: bytes | memoryview, *, storage_classes: Sequence[str] = (), file: str | None = None
+    ) -> str:
+        locator = self._cache.put(data, storage_classes=storage_classes, file=file)
         if self._stage == "put":
             die()
         return locator

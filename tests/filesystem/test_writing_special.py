@@ -160,6 +160,25 @@ def test_what_is_renamed_to_another_collection_is_not_moved(open_tree: Open, min
     assert record_of(mine, one)["manifest_text"] == ""
 
 
+def test_full_blocks_are_written_to_the_local_disk_once(open_tree: Open, mine: Maker) -> None:
+    """What a large file waited in is its block in the cache; only the first block, which begins among small
+    files, and the last are copied."""
+    uuid = mine.collection("large", {})["uuid"]
+    driver, built = open_tree(mode="by_id")
+    counters = built.filesystem.context.blocks.counters
+    piece, size = secrets.token_bytes(1 << 20), 200 << 20
+    file = driver.open_file(f"{uuid}/large", NEW)
+    for at in range(0, size, len(piece)):
+        file.write(at, at.to_bytes(8, "big") + piece[8:])
+    file.fsync()
+    assert counters.get("cache.linked") == 2
+    asked = counters.get("keep.requests")
+    for at in range(0, size, 40 << 20):
+        assert bytes(file.read(at, len(piece))) == at.to_bytes(8, "big") + piece[8:]
+    assert counters.get("keep.requests") == asked
+    file.close()
+
+
 def test_between_a_tmp_collection_and_one_that_is_saved(open_tree: Open, mine: Maker) -> None:
     uuid = mine.collection("saved", {"old": b"old"})["uuid"]
     driver, _ = open_tree(**custom(("tmp", "tmp0"), ("by_id", "by_id")))

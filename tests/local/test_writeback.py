@@ -514,7 +514,7 @@ def test_unsaved_bytes_go_into_the_storage_classes_of_the_collection(
         def __init__(self) -> None:
             self.classes: list[Sequence[str]] = []
 
-        def put(self, data: Any, *, storage_classes: Sequence[str] = ()) -> str:
+        def put(self, data: Any, *, storage_classes: Sequence[str] = (), file: str | None = None) -> str:
             self.classes.append(tuple(storage_classes))
             return site.blocks.put(data, storage_classes=storage_classes)
 

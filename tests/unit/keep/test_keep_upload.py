@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -243,3 +244,47 @@ def _stall(peer: Peer, arrived: threading.Event, go_on: threading.Event) -> None
         return hold(data)
 
     peer.hold = stalled  # type: ignore[method-assign]
+
+
+def test_a_file_with_the_block_becomes_the_cached_one(
+    cluster: Cluster, make_cache: MakeCache, tmp_path: Path
+) -> None:
+    """By a second name, so that nothing is written again; it stays when the first name goes."""
+    store = DiskStore(tmp_path / "cache")
+    cache = make_cache(store)
+    spool = tmp_path / "spool"
+    spool.write_bytes(DATA)
+    locator = cache.put(DATA, file=str(spool))
+    cached = tmp_path / "cache" / locator[:3] / f"{locator[:32]}.keepcacheblock"
+    assert cached.samefile(spool)
+    spool.unlink()
+    assert cache.read(locator, 1000, 5000) == DATA[1000:6000]
+    assert sum(peer.count("GET") for peer in cluster) == 0
+    store.check()
+    assert store.usage() == len(DATA)
+
+
+@pytest.mark.parametrize("found", ["another size", "nothing", "a link", "a name that is taken"])
+def test_a_file_that_can_not_be_the_cached_one_is_copied(
+    cluster: Cluster, make_cache: MakeCache, tmp_path: Path, found: str
+) -> None:
+    store = DiskStore(tmp_path / "cache")
+    cache = make_cache(store)
+    spool, md5 = tmp_path / "spool", hashlib.md5(DATA).hexdigest()
+    cached = tmp_path / "cache" / md5[:3] / f"{md5}.keepcacheblock"
+    if found == "another size":
+        spool.write_bytes(DATA + b"more")
+    elif found == "a link":
+        (tmp_path / "elsewhere").write_bytes(DATA)
+        spool.symlink_to(tmp_path / "elsewhere")
+    elif found == "a name that is taken":
+        spool.write_bytes(DATA)
+        cached.parent.mkdir(parents=True)
+        cached.write_bytes(b"damaged")
+    locator = cache.put(DATA, file=str(spool))
+    assert cache.read(locator, 1000, 5000) == DATA[1000:6000]
+    assert cached.read_bytes() == DATA
+    assert cached.stat().st_nlink == 1
+    assert sum(peer.count("GET") for peer in cluster) == 0
+    store.check()
+    assert store.usage() == len(DATA)

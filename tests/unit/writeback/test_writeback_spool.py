@@ -9,7 +9,8 @@ import pytest
 
 from arvados_fuse.collection.directory import Directory
 from arvados_fuse.collection.manifest import ManifestIndex
-from arvados_fuse.collection.segments import Segment
+from arvados_fuse.collection.moves import Moves
+from arvados_fuse.collection.segments import BLOCK_SIZE, Segment
 from arvados_fuse.collection.tree import Tree
 from arvados_fuse.errors import NoSpaceError, SaveFailed
 from arvados_fuse.writeback.moved import known_moves
@@ -63,7 +64,7 @@ def test_a_file_goes_with_the_last_reference_to_its_spool(tmp_path: Path) -> Non
 
 def test_small_files_share_a_spool_and_large_ones_leave_it(tmp_path: Path) -> None:
     spools = Spools(tmp_path)
-    small, large = Tree(new_spool=spools.shared), b"x" * (SHARED // 4)
+    small, large = Tree(new_spool=spools.begin), b"x" * (SHARED // 4)
     small.upload_early = False
     root = Directory(small, None, ".", ManifestIndex(""))
     contents = [root.create(f"{number}").content() for number in range(10)]
@@ -117,6 +118,56 @@ def test_threads_may_use_more_spools_than_there_are_descriptors(tmp_path: Path) 
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+@pytest.mark.parametrize("piece", [1 << 20, 1_000_003])
+def test_a_file_that_is_written_from_end_to_end_has_a_spool_for_each_block(
+    tmp_path: Path, piece: int
+) -> None:
+    """Whatever the pieces are, and whether what was written before is in blocks by now or not. The first
+    bytes lie where those of small files do."""
+    spools = Spools(tmp_path)
+    tree = Tree(new_spool=spools.begin)
+    tree.upload_early = False
+    content = Directory(tree, None, ".", ManifestIndex("")).create("large").content()
+    for at in range(0, 150 << 20, piece):
+        content.write(at, b"%010d" % at + bytes(piece - 10))
+    assert [bytes(content.read(at, 10)) for at in (0, piece, 100 * piece)] == [
+        b"%010d" % at for at in (0, piece, 100 * piece)
+    ]
+    first, second, third, fourth = (part for part in content.snapshot()[0])
+    assert first.size + second.size == third.size == BLOCK_SIZE
+    assert first.size < 2 * SHARED
+    sources = [part.source for part in (first, second, third, fourth)]
+    assert all(isinstance(source, DiskSpool) for source in sources)
+    files_of = [source.file_of(part) for source, part in zip(sources, content.snapshot()[0], strict=True)]  # type: ignore[union-attr]
+    # The second is full too, but only a part of a block.
+    assert [path is not None for path in files_of] == [False, True, True, False]
+    moves = Moves()
+    for number, part in enumerate((first, second, third, fourth)):
+        moves.add(part, Segment(f"{number}{BLOCK[1:]}", 0, part.size))
+    content.settle(moves)
+    content.append(b"more")
+    last = content.snapshot()[0][-1]
+    assert isinstance(last.source, DiskSpool)
+    assert not last.source.is_shared
+    assert last.source.room() == BLOCK_SIZE - 4
+
+
+def test_a_write_over_the_end_of_a_spool_is_all_or_nothing(tmp_path: Path) -> None:
+    spools = Spools(tmp_path)
+    tree = Tree(new_spool=lambda *, large=False: spools.new(10))
+    tree.upload_early = False
+    content = Directory(tree, None, ".", ManifestIndex("")).create("f").content()
+    content.write(0, b"12345678")
+    os.symlink("/dev/full", tmp_path / "00000002.spool")
+    version = content.version
+    with pytest.raises(NoSpaceError):
+        content.write(4, b"abcdefgh")
+    assert (bytes(content.read(0, 100)), content.version) == (b"12345678", version)
+    (tmp_path / "00000002.spool").unlink()
+    content.write(4, b"abcdefgh")
+    assert bytes(content.read(0, 100)) == b"1234abcdefgh"
 
 
 def test_a_full_disk_has_a_name_and_changes_nothing(tmp_path: Path) -> None:
