@@ -112,6 +112,15 @@ class Cell(Generic[T]):
                 logger.warning("%s is shown as it was known before: %s", self.subject, error)
             return cast(T, value)
 
+    def get_newest(self, deadline: float) -> T:
+        """The value as it is at some moment after this call began. Raises as `get` does for the first."""
+        looked = time.monotonic()
+        attempt = self.start()
+        # The answer of one that was under way may be older than this look.
+        while attempt.begun < looked and attempt.wait_done(deadline):
+            attempt = self.start()
+        return attempt.wait(deadline, self.subject)
+
     def start(self) -> Attempt[T]:
         """Begin to load, or join the load under way."""
         with self._pool.lock:

@@ -21,12 +21,13 @@ from arvados_fuse.tree.attributes import (
     Attributes,
     Missing,
 )
-from arvados_fuse.tree.collection_state import CollectionState, Record
+from arvados_fuse.tree.collection_state import CollectionState
 from arvados_fuse.tree.context import Context
+from arvados_fuse.tree.described import DescribedCollection
 from arvados_fuse.tree.listed import ListingRef
 from arvados_fuse.tree.nodes import Content, DirectoryNode, FileNode, Found, Node, Snapshot, Text
 from arvados_fuse.tree.open_files import OpenFile, OpenWriting
-from arvados_fuse.tree.version import Origin, Version
+from arvados_fuse.tree.version import Origin, Record, Version
 from arvados_fuse.tree.versions import versions_ref
 from arvados_fuse.tree.working import Working, Writer
 
@@ -92,8 +93,8 @@ class CollectionFile(FileNode):
         """The collection that it is in."""
         return self._version.state
 
-    def described(self) -> CollectionState:
-        return self._version.state
+    def described(self) -> DescribedCollection:
+        return DescribedCollection(self._version.state)
 
     def rebind(self, content: Any) -> bool:
         version, entry = content
@@ -233,8 +234,8 @@ class CollectionDirectory(DirectoryNode):
     def stands_for(self) -> str:
         return self.state.key
 
-    def described(self) -> CollectionState:
-        return self.state
+    def described(self) -> DescribedCollection:
+        return DescribedCollection(self.state)
 
     def rebind(self, content: Any) -> bool:
         return isinstance(content, tuple) and isinstance(content[1], Directory)

@@ -8,9 +8,10 @@ import json
 import re
 import time
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from threading import Lock
 from typing import Any
 
 from arvados_fuse.collection import Collection, portable_data_hash
@@ -21,22 +22,26 @@ from arvados_fuse.tree.attributes import SIZE_MAX, nanoseconds
 from arvados_fuse.tree.cell import ALWAYS, Cell, Policy
 from arvados_fuse.tree.context import Context
 from arvados_fuse.tree.times import Times
-from arvados_fuse.tree.version import Origin, Version, manifest_of, pinned_record
+from arvados_fuse.tree.version import (
+    CONTENT,
+    REFRESHED,
+    Origin,
+    Record,
+    Version,
+    manifest_of,
+    pinned_record,
+)
 from arvados_fuse.tree.working import LEFTOVERS_PATIENCE, Working, save_leftovers
 from arvados_fuse.writeback import State
 
-Record = Mapping[str, Any]
-
 PDH = re.compile(r"[0-9a-f]{32}\+[0-9]+")
-REFRESHED = ["uuid", "portable_data_hash", "modified_at", "name", "owner_uuid", "file_size_total"]
-"""What a refresh asks for: small fields only; the manifest is fetched when the hash has changed."""
-CONTENT = ["portable_data_hash", "manifest_text"]
-LISTED = frozenset({"uuid", "portable_data_hash", "modified_at"})
-"""Fields that listings and refreshes bring, so that they are as fresh as what is shown."""
 REFRESH_TRIES = 5
 """How often a record is asked for at once that commits of ours overtake; later looks try again."""
 RECORD_SIZE = 2000
 """Bytes that a state without content holds, roughly."""
+
+_making = Lock()
+"""Held while a state gets a cell."""
 
 
 class CollectionState:
@@ -66,35 +71,31 @@ class CollectionState:
         self.context = context
         self.key = key
         self.read_only = origin is not None
-        self._origin = origin or Origin(
-            lambda select: context.api.get_collection(key, select=select), key if PDH.fullmatch(key) else ""
-        )
-        self.forever = bool(self._origin.pdh)
-        self._record: dict[str, Any] = dict(record or {})
+        self._origin = origin
+        self.pdh = origin.pdh if origin is not None else key if "+" in key and PDH.fullmatch(key) else ""
+        self.forever = bool(self.pdh)
+        self.record: Record = record or {}
         self._noted_at = at
         self._mtime_ns: int | None = None
-        self._cell: Cell[Version] = Cell(self._load, self._policy(), context.pool, f"collection {key}")
+        # Made when first needed: thousands are listed that nobody looks into.
+        self._cell: Cell[Version] | None = None
         self._last: weakref.ref[Version] | None = None
         self._details: Cell[Record] | None = None
-        self._text: Cell[bytes] = Cell(self._load_text, Policy(0.0), context.pool, f"record of {key}")
+        self._text: Cell[bytes] | None = None
 
     @property
     def mtime_ns(self) -> int:
         """When the collection was last modified, ns since 1970; 0 where Arvados does not say (content by
         hash)."""
         if self._mtime_ns is None:
-            self._mtime_ns = nanoseconds(self._record.get("modified_at"))
+            self._mtime_ns = nanoseconds(self.record.get("modified_at"))
         return self._mtime_ns
 
     @property
     def size(self) -> int:
         """Bytes of all files together, as the record says; 0 when it does not say what a size can be."""
-        size = self._record.get("file_size_total")
+        size = self.record.get("file_size_total")
         return size if isinstance(size, int) and 0 < size <= SIZE_MAX else 0
-
-    @property
-    def loaded(self) -> bool:
-        return self._cell.filled
 
     def current(self) -> Version:
         """The content now: loaded when it isn't, asked about when the last answer is old."""
@@ -107,7 +108,7 @@ class CollectionState:
             found = self._look_at(working)
             if found is not None:
                 return found
-        found = self._cell.look(self.context.deadline)
+        found = self._content().look(self.context.deadline)
         self.context.cache.touch(self)
         return found
 
@@ -157,10 +158,6 @@ class CollectionState:
         if writeback is not None and self.is_saved:
             writeback.raise_refusal(self.key)
 
-    def told_mtime_ns(self, record: Record) -> int:
-        """When a record says that the collection was modified, ns since 1970."""
-        return nanoseconds(record.get("modified_at"))
-
     def saved(self, record: Record, committed: Mapping[str, State]) -> None:
         """The server answered a commit of these paths with this record, perhaps a while ago."""
         working = self.working
@@ -168,11 +165,11 @@ class CollectionState:
             working.take(record)
         self._update(record)
         if not self.shows(record.get("portable_data_hash")):
-            self._cell.expire()
+            self._content().expire()
 
     def _begin(self, shown: Version) -> Working | None:
         """A working copy of what is shown now; the caller sees to it that there is only one."""
-        current = self._cell.peek()
+        current = self._known()
         if current is None and (self._last is None or self._last() is not shown):
             return None  # given back to memory just now, and loaded anew since
         if self.times is None:
@@ -182,8 +179,9 @@ class CollectionState:
 
     def _look_at(self, working: Working) -> tuple[Version, float] | None:
         """The working copy, never waiting for a server; None when it came to its end just now."""
-        if not self._cell.is_fresh():
-            self._cell.start()
+        cell = self._content()
+        if not cell.is_fresh():
+            cell.start()
         working.catch_up()
         if working.is_at_rest():
             with working.lock:
@@ -197,8 +195,8 @@ class CollectionState:
         self.working = None
         record = working.answer
         if record is not None:
-            self._cell.put(self._version(record))
-            self._cell.touch(time.monotonic())
+            self._content().put(self._version(record))
+            self._content().touch(time.monotonic())
         self.context.end_working(self)
 
     def wait_loaded(self, seconds: float) -> bool:
@@ -207,10 +205,11 @@ class CollectionState:
         working = self.working
         if working is not None and self._look_at(working) is not None:
             return True
-        if self._cell.filled:
-            self._cell.get(self.context.deadline)
+        cell = self._content()
+        if cell.filled:
+            cell.get(self.context.deadline)
             return True
-        attempt = self._cell.start()
+        attempt = cell.start()
         if not attempt.wait_done(seconds):
             return False
         attempt.wait(0.0, self.key)
@@ -218,51 +217,38 @@ class CollectionState:
 
     def timeout(self) -> float:
         """Seconds for which the kernel may rely on names and attributes."""
-        if self._cell.filled:
-            return self._cell.remaining()
+        cell = self._cell
+        if cell is not None and cell.filled:
+            return cell.remaining()
         return max(0.0, self.context.policy.until(self._noted_at) - time.monotonic())
 
     def note(self, record: Record, at: float) -> None:
         """A listing told these fields `at` (time.monotonic()): perhaps that the content is another now."""
-        version = self._cell.peek()
+        version = self._known()
         told = record.get("portable_data_hash")
         if version is not None and not self.forever and told is not None:
             if told == version.pdh:
-                self._cell.touch(at)
+                self._content().touch(at)
             else:
-                self._cell.expire()
+                self._content().expire()
         self._update(record)
         self._noted_at = max(self._noted_at, at)
 
-    @property
-    def described_by(self) -> Sequence[str]:
-        """See Described."""
-        if not self.is_saved:
-            return ("storage_classes_desired",)
-        if not self.forever:
-            return xattrs.COLLECTION_FIELDS
-        return [name for name in xattrs.COLLECTION_FIELDS if self.field(name) is not None]
-
-    def field(self, name: str) -> Any:
-        """See Described. What a listing or the last look told is good as long as that is; for the rest the
-        small fields are asked for."""
-        if name == "portable_data_hash" and self.forever:
-            return self._origin.pdh
-        if self.forever or (name in LISTED and name in self._record and self.timeout() > 0):
-            return self._record.get(name)
-        return self._details_cell().get(self.context.deadline).get(name)
+    def details(self) -> Record:
+        """The small fields of the record, as fresh as what is shown. May ask the server."""
+        return self._details_cell().get(self.context.deadline)
 
     def expire(self) -> None:
         """Something happened to it: ask when it is next looked at."""
         if not self.forever:
-            self._cell.expire()
-            if self._details is not None:
-                self._details.expire()
+            for cell in (self._cell, self._details):
+                if cell is not None:
+                    cell.expire()
             self._noted_at = float("-inf")
 
     def shows(self, portable_data_hash: str | None) -> bool:
         """Whether this is the content loaded last, if that is still in memory."""
-        version = self._cell.peek()
+        version = self._known()
         return version is not None and version.pdh == portable_data_hash
 
     def record_text(self) -> bytes:
@@ -272,12 +258,8 @@ class CollectionState:
         Asked for at every look: it is what programs use to learn the saved state, and it carries the
         manifest.
         """
-        looked = time.monotonic()
-        attempt = self._text.start()
-        # The answer of one that was under way may be older than this look.
-        while attempt.begun < looked and attempt.wait_done(self.context.deadline):
-            attempt = self._text.start()
-        return attempt.wait(self.context.deadline, self.key)
+        text = self._text or self._make("_text", self._load_text, "record of")
+        return text.get_newest(self.context.deadline)
 
     def fetch_content(self, pdh: str) -> Record:
         """The manifest of content that was shown here, signed anew."""
@@ -287,16 +269,16 @@ class CollectionState:
 
     def fetch_now(self) -> Record:
         """The manifest of what is there now."""
-        return self._origin.fetch(CONTENT)
+        return self._ask(CONTENT)
 
     def footprint(self) -> int:
         """See Holder."""
-        version = self._cell.peek()
+        version = self._known()
         return RECORD_SIZE + version.collection.approximate_size() if version is not None else 0
 
     def shrink(self) -> bool:
         """See Holder: first what was parsed, then everything. Files in use keep what they need."""
-        version = self._cell.peek() if self.working is None else self.working.version
+        version = self._known() if self.working is None else self.working.version
         if version is None:
             return False
         before = version.collection.approximate_size()
@@ -304,7 +286,7 @@ class CollectionState:
         if version.collection.approximate_size() < before:
             return True
         if self.working is None:
-            self._cell.clear()
+            self._content().clear()
         return False
 
     def _load(self) -> Version:
@@ -315,7 +297,7 @@ class CollectionState:
         if last is not None:
             if self.forever:
                 return last
-            news = self._origin.fetch(REFRESHED)
+            news = self._ask(REFRESHED)
             if news.get("portable_data_hash") == last.pdh:
                 self._update(news)
                 return last
@@ -323,8 +305,8 @@ class CollectionState:
             with suppress(Unreachable):
                 self._save_leftovers(LEFTOVERS_PATIENCE)
         begun = time.monotonic()
-        pinned = pinned_record(self.context.blocks, self.key) if self._origin.pdh == self.key else None
-        record = pinned or self._origin.fetch(None)
+        pinned = pinned_record(self.context.blocks, self.key) if self.pdh == self.key else None
+        record = pinned or self._ask(None)
         version = self._version(record)
         details = self._details_cell()
         details.put({name: record.get(name) for name in xattrs.COLLECTION_FIELDS})
@@ -335,23 +317,23 @@ class CollectionState:
         """Bring what others changed into the working copy."""
         for _ in range(REFRESH_TRIES):
             taken = working.taken
-            news = self._origin.fetch(REFRESHED)
+            news = self._ask(REFRESHED)
             if news.get("portable_data_hash") != working.version.pdh:
-                news = self._origin.fetch(None)
+                news = self._ask(None)
                 manifest_of(news, self.key)
                 if not working.take(news, as_of=taken):
                     continue  # a commit was answered meanwhile, and this may be from before it
             self._update(news)
             return working.version
-        self._cell.expire()
+        self._content().expire()
         return working.version
 
     def _version(self, record: Record) -> Version:
         """The content that a record with a manifest has."""
         manifest = manifest_of(record, self.key)
         pdh = str(record.get("portable_data_hash") or "")
-        if self.forever and portable_data_hash(manifest) != self._origin.pdh:
-            raise BadAnswer(f"the API server gave other content under {self._origin.pdh}", subject=self.key)
+        if self.forever and portable_data_hash(manifest) != self.pdh:
+            raise BadAnswer(f"the API server gave other content under {self.pdh}", subject=self.key)
         writeback = self.context.writeback
         collection = Collection.from_record(
             record,
@@ -366,35 +348,52 @@ class CollectionState:
         self._last = weakref.ref(version)
         return version
 
-    def _details_cell(self) -> Cell[Record]:
-        details = self._details
-        if details is None:
-            context = self.context
-            details = self._details = Cell(
-                self._load_details, self._policy(), context.pool, f"record of {self.key}"
-            )
-        return details
+    def _known(self) -> Version | None:
+        """The content loaded last, fresh or not, if it is still in memory."""
+        cell = self._cell
+        return None if cell is None else cell.peek()
 
-    def _load_details(self) -> Record:
-        return self._origin.fetch(xattrs.COLLECTION_FIELDS)
+    def _content(self) -> Cell[Version]:
+        return self._cell or self._make("_cell", self._load, "collection")
+
+    def _details_cell(self) -> Cell[Record]:
+        return self._details or self._make(
+            "_details", partial(self._ask, xattrs.COLLECTION_FIELDS), "record of"
+        )
+
+    def _make(self, slot: str, load: Callable[[], Any], what: str) -> Cell[Any]:
+        """The cell in an attribute: the same for all, if several want to make it at once."""
+        with _making:
+            cell: Cell[Any] | None = getattr(self, slot)
+            if cell is None:
+                cell = Cell(load, self._policy(), self.context.pool, f"{what} {self.key}")
+                setattr(self, slot, cell)
+        return cell
+
+    def _ask(self, select: Sequence[str] | None) -> Record:
+        """The fields named, or all, from where it comes from."""
+        if self._origin is not None:
+            return self._origin.fetch(select)
+        return self.context.api.get_collection(self.key, select=select)
 
     def _update(self, record: Record) -> None:
         """New fields; readers of the record see the old one or the new one, never half of each."""
-        merged = {**self._record, **record}
+        merged = {**self.record, **record}
         merged.pop("manifest_text", None)  # large, and the collection has it
-        self._record = merged
+        self.record = merged
         self._mtime_ns = None
         if "owner_uuid" in record and not self.forever:
-            self._cell.obey(self._policy())
-            if self._details is not None:
-                self._details.obey(self._policy())
+            with _making:  # one that is being made may be told the old one
+                for cell in (self._cell, self._details):
+                    if cell is not None:
+                        cell.obey(self._policy())
 
     def _policy(self) -> Policy:
-        return ALWAYS if self.forever else self.context.policy_for(str(self._record.get("owner_uuid")))
+        return ALWAYS if self.forever else self.context.policy_for(str(self.record.get("owner_uuid")))
 
     def _load_text(self) -> bytes:
         self.save()
         begun = time.monotonic()
-        record = self._origin.fetch(None)
+        record = self._ask(None)
         self.note(record, begun)
         return (json.dumps(record, indent=4, sort_keys=True) + "\n").encode("ascii")

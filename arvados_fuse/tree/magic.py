@@ -16,12 +16,13 @@ from arvados_fuse.errors import NotFoundError
 from arvados_fuse.tree.attributes import DIRECTORY_MODE, FOREVER, Attributes, Missing
 from arvados_fuse.tree.cell import Cell
 from arvados_fuse.tree.collection_nodes import CollectionRef
-from arvados_fuse.tree.collection_state import PDH, CollectionState, Record
+from arvados_fuse.tree.collection_state import PDH, CollectionState
 from arvados_fuse.tree.context import Context
 from arvados_fuse.tree.listed import GROUP_CLASSES
 from arvados_fuse.tree.listing import Entry
 from arvados_fuse.tree.nodes import DirectoryNode, Found, Node, Snapshot, Text
 from arvados_fuse.tree.projects import project_ref
+from arvados_fuse.tree.version import Record
 
 COLLECTION_UUID = re.compile(r"[0-9a-z]{5}-4zz18-[0-9a-z]{15}")
 GROUP_UUID = re.compile(r"[0-9a-z]{5}-j7d0g-[0-9a-z]{15}")

@@ -11,12 +11,12 @@ from typing import Any
 
 from arvados_fuse.tree.attributes import nanoseconds
 from arvados_fuse.tree.collection_nodes import CollectionRef
-from arvados_fuse.tree.collection_state import Record
 from arvados_fuse.tree.context import Context
 from arvados_fuse.tree.listed import GROUP_CLASSES, PROJECT, ListingRef
 from arvados_fuse.tree.names import SUFFIX
 from arvados_fuse.tree.nodes import Text
 from arvados_fuse.tree.trash import TRASH_NAME, trash_ref
+from arvados_fuse.tree.version import Record
 
 RECORD_NAME = ".arvados#project"
 COLLECTION_FIELDS = ["uuid", "name", "modified_at", "portable_data_hash", "file_size_total"]

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from arvados_fuse.tree.collection_state import Record
 from arvados_fuse.tree.context import Context
 from arvados_fuse.tree.listed import GROUP_CLASSES, ListingRef
 from arvados_fuse.tree.projects import COLLECTION_FIELDS, GROUP_FIELDS, entry_for
+from arvados_fuse.tree.version import Record
 
 IS_TAG = ["link_class", "=", "tag"]
 UUIDS_PER_REQUEST = 200

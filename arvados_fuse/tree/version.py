@@ -22,6 +22,9 @@ Record = Mapping[str, Any]
 
 SIGNATURE_TIME = re.compile(r"\+A[0-9a-f]{40}@([0-9a-f]{8})")
 """A block's permission signature ends with the Unix time of its expiry, in hex."""
+REFRESHED = ["uuid", "portable_data_hash", "modified_at", "name", "owner_uuid", "file_size_total"]
+"""What a refresh asks for: small fields only; the manifest is fetched when the hash has changed."""
+CONTENT = ["portable_data_hash", "manifest_text"]
 RENEW_EARLY = 0.1
 """Part of what is left of a signature's life, at its end, in which new ones are fetched if someone reads."""
 RENEW_PAUSE = 1.0

@@ -18,6 +18,7 @@ from arvados_fuse.collection import Directory, File
 from arvados_fuse.collection.content import Content, Holder
 from arvados_fuse.collection.manifest.changes import Finder
 from arvados_fuse.errors import IsADirectory, NotADirectory, NotFoundError
+from arvados_fuse.tree.attributes import nanoseconds
 from arvados_fuse.tree.recorder import Recorder
 from arvados_fuse.tree.times import Times
 from arvados_fuse.writeback import DIRECTORY, PathChange, State
@@ -120,7 +121,7 @@ class Working:
             self.answer = record
             self.version.pdh = str(record.get("portable_data_hash") or "")
             self._finder = None
-            moment = self.state.told_mtime_ns(record)
+            moment = nanoseconds(record.get("modified_at"))
             for path in changed:
                 self.times.set(path, moment)
             return True

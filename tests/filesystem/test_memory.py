@@ -147,3 +147,26 @@ def test_trees_that_were_replaced_do_not_stay(
                 assert sum(isinstance(each, Version) for each in gc.get_objects()) <= 6
     finally:
         gc.enable()
+
+
+def test_what_was_only_listed_and_stated_goes_without_the_cycle_collector(
+    world: World, tmp_path: Path
+) -> None:
+    mine = Maker(world.server, world.other_token)
+    project = mine.project("only listed")
+    for number in range(20):
+        mine.make("collections", name=f"c{number:02d}", owner_uuid=project)
+    with session(world.server, world.other_token, tmp_path, mode="project", target=project) as built:
+        root = TreeDriver(built.filesystem)
+        context = built.filesystem.context
+        gc.collect()
+        gc.disable()
+        try:
+            names = [name.encode() for name in root.names("")]
+            inodes = [root.fs.lookup(1, name).ino for name in names]
+            assert len(context._collections) == 20
+            root.fs.forget([(ino, 1) for ino in inodes])
+            assert len(context._collections) == 0
+        finally:
+            gc.enable()
+        root.fs.check()

@@ -19,6 +19,7 @@ from arvados_fuse.api import ApiClient
 from arvados_fuse.errors import ExistsError, RequestRefused
 from arvados_fuse.tree import xattrs
 from arvados_fuse.tree.attributes import Missing
+from arvados_fuse.tree.collection_nodes import CollectionRoot
 from arvados_fuse.tree.inodes import ROOT
 from arvados_fuse.tree.trash import Trashed, restore, trashed_at
 
@@ -95,9 +96,9 @@ def test_versions_are_read_only(mine: Maker, tmp_path: Path) -> None:
         assert read(root, ".versions/1/f") == b"one"
         with root.at(".versions/1") as found:
             node = built.filesystem.inodes.get(found.ino)
-            described = node.described()
-            assert getattr(described, "read_only", False)
-            assert not getattr(described, "writable", True)
+            assert isinstance(node, CollectionRoot)
+            assert node.state.read_only
+            assert not node.state.writable
 
 
 def test_listing_versions_needs_no_manifest(mine: Maker, tmp_path: Path) -> None:
@@ -185,7 +186,9 @@ def test_what_is_in_the_trash(thrown: Bin) -> None:
             xattrs.value(root.fs.inodes.get(found.ino).described(), b"user.arvados.uuid").decode()
             == (thrown.uuids["one"])
         )
-        assert not getattr(root.fs.inodes.get(found.ino).described(), "writable", True)
+        node = root.fs.inodes.get(found.ino)
+        assert isinstance(node, CollectionRoot)
+        assert not node.state.writable
     paths = [path for path, _ in walk(root, ".trash")]
     assert len(paths) == 8
     root.fs.check()

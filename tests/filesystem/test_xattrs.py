@@ -111,7 +111,7 @@ def test_the_rest_is_one_small_request(root: TreeDriver, requests: Requests) -> 
         attributes(root, "c")
     assert len(requests()) == 1
     state = next(iter(root.fs.context._collections.values()))
-    assert not state.loaded, "no manifest was fetched"
+    assert not state.footprint(), "no manifest was fetched"
 
 
 def test_nothing_is_asked_where_the_content_is_loaded(root: TreeDriver, requests: Requests) -> None:
