@@ -7,6 +7,7 @@ request id.
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import arvados.api  # noqa: F401  (its import teaches googleapiclient to send objects as JSON)
@@ -14,6 +15,7 @@ import googleapiclient.discovery
 from googleapiclient.http import HttpRequest
 
 from arvados_fuse.api.arguments import is_last, selected, with_trash
+from arvados_fuse.api.pages import FetchPage, Page, one_by_one, several_at_once
 from arvados_fuse.api.settings import ApiSettings
 from arvados_fuse.api.transport import SILENCE, Transport
 from arvados_fuse.errors import BadAnswer
@@ -148,13 +150,9 @@ class ApiClient:
         that one. (By a list, where past versions are documented to be found; `select` may name
         `manifest_text`.)"""
         chosen = [] if number is None else [["version", "=", number]]
-        yield from self._pages(
-            lambda arguments: self._collections.list(include_old_versions=True, **arguments),
-            uuid,
-            [["current_version_uuid", "=", uuid], *chosen],
-            select,
-            silence=MANIFEST_SILENCE,
-        )
+        call = partial(self._collections.list, include_old_versions=True)
+        filters: Filters = [["current_version_uuid", "=", uuid], *chosen]
+        return one_by_one(self._pages(call, uuid, filters, select, silence=MANIFEST_SILENCE))
 
     def config(self) -> Record:
         """The public part of the cluster's configuration."""
@@ -181,18 +179,14 @@ class ApiClient:
         select: Sequence[str] | None = None,
         include_trash: bool = False,
     ) -> Iterator[Record]:
-        """What the project, filter group or user `owner_uuid` owns, of one kind (`arvados#collection`, ...).
+        """What the project, filter group or user `owner_uuid` owns, of one kind (`arvados#collection`, ...),
+        in any order.
 
         One kind at a time: the server gives kinds one after another, so uuids ascend within a kind only.
         """
-        yield from self._pages(
-            lambda arguments: self._groups.contents(
-                uuid=owner_uuid, **arguments, **with_trash(include_trash)
-            ),
-            owner_uuid,
-            [["uuid", "is_a", kind], *filters],
-            select,
-        )
+        call = partial(self._groups.contents, uuid=owner_uuid, **with_trash(include_trash))
+        chosen = [["uuid", "is_a", kind], *filters]
+        return several_at_once(self._pages(call, owner_uuid, chosen, select))
 
     def named_in_project(
         self, owner_uuid: str, name_filter: Sequence[Any], *, filters: Filters = (), select: Sequence[str]
@@ -209,7 +203,7 @@ class ApiClient:
         return self._items(self._send(request, owner_uuid), owner_uuid)
 
     def list_groups(self, filters: Filters, *, select: Sequence[str] | None = None) -> Iterator[Record]:
-        yield from self._pages(lambda arguments: self._groups.list(**arguments), "groups", filters, select)
+        return self._list(self._groups, "groups", filters, select)
 
     def count_groups(self, filters: Filters) -> int:
         """How many groups there are that we may read; a question that costs no records."""
@@ -220,15 +214,13 @@ class ApiClient:
         return number
 
     def list_collections(self, filters: Filters, *, select: Sequence[str] | None = None) -> Iterator[Record]:
-        yield from self._pages(
-            lambda arguments: self._collections.list(**arguments), "collections", filters, select
-        )
+        return self._list(self._collections, "collections", filters, select)
 
     def list_links(self, filters: Filters, *, select: Sequence[str] | None = None) -> Iterator[Record]:
-        yield from self._pages(lambda arguments: self._links.list(**arguments), "links", filters, select)
+        return self._list(self._links, "links", filters, select)
 
     def list_users(self, filters: Filters, *, select: Sequence[str] | None = None) -> Iterator[Record]:
-        yield from self._pages(lambda arguments: self._users.list(**arguments), "users", filters, select)
+        return self._list(self._users, "users", filters, select)
 
     def shared_groups(self, *, filters: Filters = ()) -> tuple[list[Record], list[Record]]:
         """The top-level groups shared with us, and the records of their owners that we may read."""
@@ -337,31 +329,35 @@ class ApiClient:
     ) -> Record:
         return self._transport.send(request, subject=subject, repeatable=repeatable, silence=silence)
 
+    def _list(self, kind: Any, name: str, filters: Filters, select: Sequence[str] | None) -> Iterator[Record]:
+        return one_by_one(self._pages(kind.list, name, filters, select))
+
     def _pages(
         self,
         call: Any,
         subject: str,
         filters: Filters,
         select: Sequence[str] | None,
-        *,
         silence: float = SILENCE,
-    ) -> Iterator[Record]:
-        """All items of a list call, by key: the next page starts after the last uuid of this one."""
-        last = ""
-        while True:
+    ) -> FetchPage:
+        """How a page of a list call is asked for."""
+
+        def fetch(after: str, until: str) -> Page:
+            bounds = [["uuid", ">", after]] if after else []
+            if until:
+                bounds.append(["uuid", "<=", until])
             arguments: Record = {
-                "filters": [*filters, ["uuid", ">", last]] if last else list(filters),
+                "filters": [*filters, *bounds],
                 "order": ["uuid asc"],
                 "limit": PAGE,
                 "count": "none",
                 **selected(select),
             }
-            answer = self._send(call(arguments), subject, silence=silence)
+            answer = self._send(call(**arguments), subject, silence=silence)
             page = self._items(answer, subject)
-            yield from page
-            if is_last(answer, page):
-                return
-            last = self._next_key(page, last, subject)
+            return Page(page, "" if is_last(answer, page) else self._next_key(page, after, subject))
+
+        return fetch
 
     def _lately(self) -> list[str]:
         """A filter on `created_at`."""

@@ -11,6 +11,7 @@ import logging
 import random
 import select
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -58,11 +59,42 @@ class _Failed(Exception):
         self.token_refused = token_refused
 
 
+class _Trust:
+    """Whom all connections of one transport trust. Reading a system's authorities takes 20 ms, so it is done
+    once, with the first connection."""
+
+    def __init__(self, settings: ApiSettings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._context: ssl.SSLContext | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """As httplib2 makes one. Raises OSError when the authorities can't be read."""
+        with self._lock:
+            if self._context is None:
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+                if self._settings.insecure:
+                    context.check_hostname = False
+                    context.verify_mode = ssl.CERT_NONE
+                else:
+                    context.load_verify_locations(self._settings.ca_file or httplib2.CA_CERTS)
+                self._context = context
+            return self._context
+
+
 class _Wire(httplib2.HTTPSConnectionWithTimeout):  # type: ignore[misc]
     """A connection that says when it was closed on us, so that whether to send again is decided here alone.
 
     httplib2 by itself sends any request once more, a create too.
     """
+
+    trust: _Trust
+
+    def __init__(self, host: str, **arguments: Any) -> None:
+        # Its own context, which would read the authorities again, is replaced before it is used.
+        super().__init__(host, **{**arguments, "disable_ssl_certificate_validation": True})
+        timeout = arguments.get("timeout")
+        http.client.HTTPSConnection.__init__(self, host, timeout=timeout, context=self.trust.context())
 
     def connect(self) -> None:
         """Directly, unless a proxy is configured: httplib2's own way leaves refused sockets open."""
@@ -89,13 +121,12 @@ class _Wire(httplib2.HTTPSConnectionWithTimeout):  # type: ignore[misc]
 class _Connection(httplib2.Http):  # type: ignore[misc]
     """httplib2 with our headers; belongs to one thread."""
 
-    def __init__(self, settings: ApiSettings, clock: ServerClock) -> None:
+    def __init__(self, settings: ApiSettings, clock: ServerClock, wire: type[_Wire]) -> None:
         super().__init__(
             timeout=min(SILENCE, settings.deadline),
-            ca_certs=settings.ca_file or None,
-            disable_ssl_certificate_validation=settings.insecure,
         )
         self._clock = clock
+        self._wire = wire
         self.token = settings.token
         self.request_id = ""
         self._used_at = 0.0
@@ -119,7 +150,7 @@ class _Connection(httplib2.Http):  # type: ignore[misc]
             "Authorization": f"Bearer {self.token}",
             "X-Request-Id": self.request_id,
         }
-        answer = super().request(uri, method, body, sent, *args, connection_type=_Wire, **kwargs)
+        answer = super().request(uri, method, body, sent, *args, connection_type=self._wire, **kwargs)
         self._clock.hear(answer[0].get("date", ""))
         return answer
 
@@ -167,6 +198,7 @@ class Transport:
         self._settings = settings
         self.credentials = Credentials(settings)
         self.clock = ServerClock()
+        self._wire = type("_TrustingWire", (_Wire,), {"trust": _Trust(settings)})
         self._retries = retries
         self._lock = threading.Lock()
         self._idle: list[_Connection] = []
@@ -223,7 +255,8 @@ class Transport:
     @contextlib.contextmanager
     def _connection(self) -> Iterator[_Connection]:
         with self._lock:
-            connection = self._idle.pop() if self._idle else _Connection(self._settings, self.clock)
+            connection = self._idle.pop() if self._idle else None
+            connection = connection or _Connection(self._settings, self.clock, self._wire)
             self._busy.add(connection)
         try:
             yield connection

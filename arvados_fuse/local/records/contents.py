@@ -1,7 +1,7 @@
 """Lists over several kinds: what a project holds, and what is shared with the caller.
 
 `groups.contents` and `groups.shared`. One statement finds the page in the right order over all kinds; then
-each kind's records are fetched by uuid.
+each kind's records are fetched by uuid. Where only one kind can be there, one statement does all.
 """
 
 import json
@@ -23,7 +23,7 @@ from arvados_fuse.local.records.listing import (
     visible_sql,
 )
 from arvados_fuse.local.records.schema import COLLECTIONS, GROUPS, RESOURCES, USERS, Resource
-from arvados_fuse.local.records.store import column_sql, columns_sql, find, selected, show
+from arvados_fuse.local.records.store import column_sql, columns_sql, find, selected, show_all
 from arvados_fuse.local.records.values import array, flag, text
 
 LISTED = (GROUPS, COLLECTIONS)
@@ -159,8 +159,18 @@ def _condition(
         include_trash=arguments.include_trash,
         old_versions=arguments.include_old_versions,
     )
-    column = partial(column_sql, resource)
-    return f"({visible}) AND ({compile_filters(resource, [*own, *filters], binds, column)})"
+    passed = compile_filters(resource, [*own, *filters], binds, partial(column_sql, resource))
+    if any(_names_others(resource, item) for item in [*own, *filters]):
+        return None
+    return f"({visible}) AND ({passed})"
+
+
+def _names_others(resource: Resource, item: Any) -> bool:
+    """Whether a (correct) filter asks for objects of other kinds."""
+    if not isinstance(item, list) or item[:2] != ["uuid", "is_a"]:
+        return False
+    wanted = item[2] if isinstance(item[2], list) else [item[2]]
+    return resource.record_kind not in wanted
 
 
 def _lacks(resource: Resource, item: Any) -> bool:
@@ -199,14 +209,18 @@ def _page(
     names: dict[str, list[str]],
 ) -> list[Record]:
     order, keys = _order(arguments)
+    limits = f" LIMIT {binds.add(arguments.limit)} OFFSET {binds.add(arguments.offset)}"
+    if len(parts) == 1:
+        resource, where = parts[0]
+        shown = names[resource.name]
+        columns = [columns_sql(resource, shown), "0 AS part", *_keys_sql(resource, keys)]
+        sql = f"SELECT {', '.join(columns)} FROM {resource.name} WHERE {where} ORDER BY {order}{limits}"
+        rows = context.connection.execute(sql, binds.values).fetchall()
+        return show_all(context, resource, rows, shown)
     queries = []
     for number, (resource, where) in enumerate(parts):
-        columns = [f"{number} AS part", f"{resource.name}.uuid AS uuid"]
-        for key, (table, name) in enumerate(keys):
-            has = table in ("", resource.name) and name in resource.by_name
-            columns.append(f"{column_sql(resource, name) if has else 'NULL'} AS key{key}")
+        columns = [f"{number} AS part", f"{resource.name}.uuid AS uuid", *_keys_sql(resource, keys)]
         queries.append(f"SELECT {', '.join(columns)} FROM {resource.name} WHERE {where}")
-    limits = f" LIMIT {binds.add(arguments.limit)} OFFSET {binds.add(arguments.offset)}"
     sql = f"SELECT part, uuid FROM ({' UNION ALL '.join(queries)}) ORDER BY {order}{limits}"
     found = context.connection.execute(sql, binds.values).fetchall()
     records: dict[str, Record] = {}
@@ -214,6 +228,15 @@ def _page(
         wanted = [row["uuid"] for row in found if row["part"] == number]
         records.update(_records(context, resource, wanted, names[resource.name]))
     return [records[row["uuid"]] for row in found]
+
+
+def _keys_sql(resource: Resource, keys: list[tuple[str, str]]) -> list[str]:
+    """The columns of one kind that a list is ordered by."""
+    found = []
+    for number, (table, name) in enumerate(keys):
+        has = table in ("", resource.name) and name in resource.by_name
+        found.append(f"{column_sql(resource, name) if has else 'NULL'} AS key{number}")
+    return found
 
 
 def _order(arguments: ListArguments) -> tuple[str, list[tuple[str, str]]]:
@@ -239,10 +262,9 @@ def _records(context: Context, resource: Resource, uuids: list[str], names: list
     binds = Binds()
     binds.values["now"] = context.now
     sql = f"SELECT {columns_sql(resource, names)} FROM {resource.name} WHERE uuid IN {binds.array(uuids)}"
-    return {
-        row["uuid"]: show(context, resource, row, names)
-        for row in context.connection.execute(sql, binds.values)
-    }
+    rows = context.connection.execute(sql, binds.values).fetchall()
+    shown = show_all(context, resource, rows, names)
+    return {row["uuid"]: record for row, record in zip(rows, shown, strict=True)}
 
 
 def _includes(parameters: Parameters) -> list[str]:
@@ -266,6 +288,6 @@ def _included(context: Context, items: list[Record], wanted: list[str]) -> list[
         names = selected(resource, {}, listing=True)
         sql = f"SELECT {columns_sql(resource, names)} FROM {resource.name} WHERE {visible}"
         sql += f" AND {resource.name}.uuid IN {binds.array(owners)} ORDER BY uuid"
-        rows = context.connection.execute(sql, binds.values)
-        found.extend(show(context, resource, row, names) for row in rows)
+        rows = context.connection.execute(sql, binds.values).fetchall()
+        found.extend(show_all(context, resource, rows, names))
     return found

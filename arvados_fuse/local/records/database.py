@@ -50,21 +50,22 @@ CREATE TABLE state (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID
 INSERT INTO state VALUES ('permission_generation', 1);
 """
 _INDEXES = """
-CREATE INDEX collections_owner ON collections (owner_uuid, name);
-CREATE INDEX collections_hash ON collections (portable_data_hash);
-CREATE INDEX collections_current ON collections (current_version_uuid, version);
-CREATE INDEX collections_modified ON collections (modified_at, uuid);
-CREATE INDEX collections_trash ON collections (delete_at) WHERE delete_at IS NOT NULL;
-CREATE INDEX groups_owner ON groups (owner_uuid, name);
-CREATE INDEX groups_trash ON groups (trash_at) WHERE trash_at IS NOT NULL;
-CREATE INDEX links_tail ON links (tail_uuid, link_class);
-CREATE INDEX links_head ON links (head_uuid, link_class);
-CREATE INDEX links_class ON links (link_class, name);
-CREATE INDEX users_owner ON users (owner_uuid);
-CREATE INDEX tokens_user ON api_client_authorizations (user_uuid);
-CREATE INDEX logs_object ON logs (object_uuid);
-CREATE INDEX logs_owner ON logs (object_owner_uuid);
-CREATE INDEX logs_created ON logs (created_at);
+CREATE INDEX IF NOT EXISTS collections_owner ON collections (owner_uuid, name);
+CREATE INDEX IF NOT EXISTS collections_owner_uuid ON collections (owner_uuid, uuid);
+CREATE INDEX IF NOT EXISTS collections_hash ON collections (portable_data_hash);
+CREATE INDEX IF NOT EXISTS collections_current ON collections (current_version_uuid, version);
+CREATE INDEX IF NOT EXISTS collections_modified ON collections (modified_at, uuid);
+CREATE INDEX IF NOT EXISTS collections_trash ON collections (delete_at) WHERE delete_at IS NOT NULL;
+CREATE INDEX IF NOT EXISTS groups_owner ON groups (owner_uuid, name);
+CREATE INDEX IF NOT EXISTS groups_trash ON groups (trash_at) WHERE trash_at IS NOT NULL;
+CREATE INDEX IF NOT EXISTS links_tail ON links (tail_uuid, link_class);
+CREATE INDEX IF NOT EXISTS links_head ON links (head_uuid, link_class);
+CREATE INDEX IF NOT EXISTS links_class ON links (link_class, name);
+CREATE INDEX IF NOT EXISTS users_owner ON users (owner_uuid);
+CREATE INDEX IF NOT EXISTS tokens_user ON api_client_authorizations (user_uuid);
+CREATE INDEX IF NOT EXISTS logs_object ON logs (object_uuid);
+CREATE INDEX IF NOT EXISTS logs_owner ON logs (object_owner_uuid);
+CREATE INDEX IF NOT EXISTS logs_created ON logs (created_at);
 """
 
 

@@ -15,7 +15,7 @@ from arvados_fuse.local.records.context import Context, Parameters, Record
 from arvados_fuse.local.records.filters import Binds, compile_filters, where_as_filters
 from arvados_fuse.local.records.identifiers import COLLECTION, GROUP, LINK, LOG, TOKEN
 from arvados_fuse.local.records.schema import Resource
-from arvados_fuse.local.records.store import column_sql, columns_sql, selected, show
+from arvados_fuse.local.records.store import column_sql, columns_sql, selected, show_all
 from arvados_fuse.local.records.values import array, flag, whole
 
 DEFAULT_LIMIT = 100
@@ -102,7 +102,7 @@ def list_records(
         if arguments.exact:
             count = f"SELECT count(*) FROM {resource.name} WHERE {where}"
             total = context.connection.execute(count, binds.values).fetchone()[0]
-    answer["items"] = [show(context, resource, row, names) for row in rows]
+    answer["items"] = show_all(context, resource, rows, names)
     if arguments.exact:
         answer["items_available"] = total
     return answer

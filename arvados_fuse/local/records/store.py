@@ -6,7 +6,7 @@ Used by the modules of the resources. One call, one thread; every function works
 
 import hashlib
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from arvados_fuse.local.records.apierror import forbidden, invalid, not_found
@@ -19,6 +19,8 @@ from arvados_fuse.local.records.values import array, check_json, decode, encode
 MANIFEST = "(SELECT text FROM manifests WHERE manifests.portable_data_hash = collections.portable_data_hash)"
 FILE_NAMES = f"arv_file_names({MANIFEST})"
 IS_TRASHED = "({0}.trash_at IS NOT NULL AND {0}.trash_at <= :now)"
+_DECODED = ("Hash", "Array", "boolean")
+"""Types of attributes that are stored in another form than they are shown in."""
 _HIDDEN = ("uuid", "owner_uuid", "modified_at")
 """Columns that every answer needs for etag, can_write and the like."""
 
@@ -256,6 +258,19 @@ def show(context: Context, resource: Resource, row: Mapping[str, Any], names: It
         else:
             record[name] = decode(attribute, row[name])
     return record
+
+
+def show_all(
+    context: Context, resource: Resource, rows: Sequence[Mapping[str, Any]], names: Sequence[str]
+) -> list[Record]:
+    """The records that rows of one statement stand for. What is shown as it is stored takes no look at each
+    attribute of each row."""
+    attributes = [resource.by_name[name] for name in names]
+    if not all(item.stored and item.type not in _DECODED for item in attributes):
+        return [show(context, resource, row, names) for row in rows]
+    shown = ("kind", *names)
+    kind = resource.record_kind
+    return [dict(zip(shown, (kind, *[row[name] for name in names]), strict=True)) for row in rows]
 
 
 def answer(context: Context, resource: Resource, uuid: str, parameters: Parameters) -> Record:

@@ -52,6 +52,10 @@ def upgrade(connection: sqlite3.Connection, schema: str) -> None:
     wrong = differences(connection, schema)
     if wrong:
         raise TooOld(_too_old("; ".join(wrong)))
+    # An index is no part of the form: builds without it can go on with the file.
+    for statement in _statements(schema):
+        if statement.startswith("CREATE INDEX IF NOT EXISTS"):
+            connection.execute(statement)
     connection.execute(f"PRAGMA user_version = {FORMAT}")
 
 

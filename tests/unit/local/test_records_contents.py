@@ -114,6 +114,30 @@ def test_contents_come_in_the_order_that_was_asked_for(ann: Person, tree: dict[s
         ann.refused(422, "groups", "contents", uuid=top, order=wrong)
 
 
+@pytest.mark.parametrize("kind", ["arvados#collection", "arvados#group"])
+@pytest.mark.parametrize(
+    "order", [[], ["name desc"], ["created_at"], ["file_count desc"], ["groups.name"], ["uuid desc"]]
+)
+@pytest.mark.parametrize("select", [None, ["uuid", "name", "modified_at"], ["uuid", "properties"]])
+def test_one_kind_alone_is_as_it_is_among_the_others(
+    ann: Person, tree: dict[str, Any], kind: str, order: list[str], select: list[str] | None
+) -> None:
+    ann.project("sub", owner_uuid=tree["top"]["uuid"])
+    ann.collection("e", {"x": b"eee", "y": b""}, owner_uuid=tree["top"]["uuid"])
+    arguments: dict[str, Any] = {"uuid": tree["top"]["uuid"], "order": order}
+    if select:
+        arguments["select"] = select
+    among = [item for item in ann.call("groups", "contents", **arguments)["items"] if item["kind"] == kind]
+    filters = [["uuid", "is_a", kind]]
+    alone = ann.call("groups", "contents", **arguments, filters=filters)
+    assert alone["items"] == among
+    assert alone["items_available"] == len(among) >= 2
+    second = ann.call("groups", "contents", **arguments, filters=filters, limit=1, offset=1)
+    assert second["items"] == among[1:2]
+    neither = ann.call("groups", "contents", **arguments, filters=[["uuid", "is_a", "arvados#link"]])
+    assert (neither["items"], neither["items_available"]) == ([], 0)
+
+
 def test_a_selection_shows_what_each_kind_has_of_it(ann: Person, tree: dict[str, Any]) -> None:
     listed = ann.call(
         "groups",

@@ -57,6 +57,24 @@ def test_a_new_file_has_this_version(path: Path) -> None:
     assert version(path) == FORMAT
 
 
+def test_an_index_that_is_missing_is_made(path: Path, site: SiteConfig) -> None:
+    change(path, "DROP INDEX collections_owner_uuid")
+    Records.open(path, site).close()
+    connection = sqlite3.connect(path)
+    try:
+        plan = connection.execute(
+            "EXPLAIN QUERY PLAN SELECT name FROM collections WHERE owner_uuid = 'a' AND uuid > 'b'"
+            " ORDER BY uuid LIMIT 9"
+        ).fetchall()
+    finally:
+        connection.close()
+    # A page of a large project costs what is in the page: nothing is sorted.
+    assert [row[3] for row in plan] == [
+        "SEARCH collections USING INDEX collections_owner_uuid (owner_uuid=? AND uuid>?)"
+    ]
+    assert version(path) == FORMAT
+
+
 def test_the_first_form_of_manifests_is_upgraded(path: Path, site: SiteConfig) -> None:
     change(
         path,
