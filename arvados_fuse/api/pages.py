@@ -7,6 +7,7 @@ to divide those. Any thread may iterate; the threads made here end with their st
 is on its way when nobody wants more.
 """
 
+import itertools
 import queue
 import re
 import threading
@@ -35,31 +36,37 @@ FetchPage = Callable[[str, str], Page]
 """Asks for the first page of what comes after one uuid and not after another ("": no bound)."""
 
 
-def one_by_one(fetch: FetchPage, after: str = "", until: str = "") -> Iterator[Record]:
+def one_by_one(fetch: FetchPage) -> Iterator[Record]:
     """The records of one page after the other."""
-    while True:
-        page = fetch(after, until)
-        yield from page.records
-        if not page.next_after:
-            return
-        after = page.next_after
+    for page in _pages(fetch, "", ""):
+        yield from page
 
 
 def several_at_once(fetch: FetchPage) -> Iterator[Record]:
     """The records of all pages, in any order. `fetch` is called from several threads, if there are many."""
     first = fetch("", "")
     bounds = divide(first) if first.next_after else []
-    if len(bounds) < 2:
+    stretches = [_pages(fetch, *stretch) for stretch in zip(bounds, [*bounds[1:], ""], strict=False)]
+    if len(stretches) < 2:
         yield from first.records
-        if first.next_after:
-            yield from one_by_one(fetch, first.next_after)
+        for page in itertools.chain(*stretches):
+            yield from page
         return
-    readers = _Readers(fetch, list(zip(bounds, [*bounds[1:], ""], strict=True)))
+    readers = _Readers(stretches).start()
     try:
         yield from first.records
         yield from readers.records()
     finally:
         readers.stopped = True
+
+
+def ahead(records: Iterator[Record]) -> Iterator[Record]:
+    """The same, asked for from now on by a thread: who wants them can ask for others meanwhile."""
+
+    def together() -> Iterator[Sequence[Record]]:
+        yield list(records)
+
+    return _Readers([together()]).start().records()
 
 
 def divide(first: Page) -> list[str]:
@@ -86,36 +93,47 @@ def _numeral(number: int) -> str:
     return digits
 
 
-class _Readers:
-    """A thread for each stretch; all put what they get into one queue."""
+def _pages(fetch: FetchPage, after: str, until: str) -> Iterator[Sequence[Record]]:
+    while True:
+        page = fetch(after, until)
+        yield page.records
+        if not page.next_after:
+            return
+        after = page.next_after
 
-    def __init__(self, fetch: FetchPage, stretches: Sequence[tuple[str, str]]) -> None:
+
+class _Readers:
+    """A thread for each of several iterators of pages; all put what they get into one queue."""
+
+    def __init__(self, sources: Sequence[Iterator[Sequence[Record]]]) -> None:
         self.stopped = False
-        self._fetch = fetch
+        self._sources = sources
         self._queue: queue.SimpleQueue[Sequence[Record] | Exception | None] = queue.SimpleQueue()
-        self._running = len(stretches)
-        for stretch in stretches:
-            threading.Thread(target=self._read, args=stretch, name="pages", daemon=True).start()
+
+    def start(self) -> "_Readers":
+        """Begin to read."""
+        for source in self._sources:
+            threading.Thread(target=self._read, args=(source,), name="pages", daemon=True).start()
+        return self
 
     def records(self) -> Iterator[Record]:
         """Everything, as it comes; raises the first error."""
-        while self._running:
+        running = len(self._sources)
+        while running:
             got = self._queue.get()
             if isinstance(got, Exception):
                 raise got
             if got is None:
-                self._running -= 1
+                running -= 1
             else:
                 yield from got
 
-    def _read(self, after: str, until: str) -> None:
+    def _read(self, source: Iterator[Sequence[Record]]) -> None:
         try:
-            while not self.stopped:
-                page = self._fetch(after, until)
-                self._queue.put(page.records)
-                if not page.next_after:
+            for page in source:
+                self._queue.put(page)
+                if self.stopped:
                     break
-                after = page.next_after
             self._queue.put(None)
         except Exception as error:  # noqa: BLE001 - it is raised where the records are wanted
             self._queue.put(error)

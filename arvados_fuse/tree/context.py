@@ -19,6 +19,7 @@ from arvados_fuse.tree.looks import Looks
 from arvados_fuse.tree.names import Names
 from arvados_fuse.tree.pool import Pool
 from arvados_fuse.tree.times import Times
+from arvados_fuse.tree.weak_table import WeakTable
 
 if TYPE_CHECKING:
     from arvados_fuse.tree.collection_state import CollectionState
@@ -98,8 +99,8 @@ class Context:
         self.deadline = api.deadline + DEADLINE_MARGIN
         self.pool = Pool()
         self._lock = threading.Lock()
-        self._collections: weakref.WeakValueDictionary[str, CollectionState] = weakref.WeakValueDictionary()
-        self._listings: weakref.WeakValueDictionary[str, Listing] = weakref.WeakValueDictionary()
+        self._collections: WeakTable[CollectionState] = WeakTable()
+        self._listings: WeakTable[Listing] = WeakTable()
         self._watchers: weakref.WeakSet[Watcher] = weakref.WeakSet()
 
     def collection(self, key: str, make: "Callable[[], CollectionState]") -> "CollectionState":
@@ -108,7 +109,8 @@ class Context:
         with self._lock:
             state = self._collections.get(key)
             if state is None:
-                state = self._collections[key] = make()
+                state = make()
+                self._collections.put(key, state)
             return state
 
     def begin_working(
@@ -144,7 +146,8 @@ class Context:
         with self._lock:
             listing = self._listings.get(key)
             if listing is None:
-                listing = self._listings[key] = make()
+                listing = make()
+                self._listings.put(key, listing)
                 if listing.changes_with:
                     self._watchers.add(listing)
             return listing

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from arvados_fuse.api import ahead
 from arvados_fuse.tree.attributes import nanoseconds
 from arvados_fuse.tree.collection_nodes import CollectionRef
 from arvados_fuse.tree.context import Context
@@ -82,18 +83,18 @@ class ProjectSource:
         """Subprojects and collections, each under a name of its own."""
         context, at = self._context, time.monotonic()
         filters = context.filters
-        records = [
-            *context.api.project_contents(
+        groups = ahead(
+            context.api.project_contents(
                 self._uuid,
                 kind="arvados#group",
                 filters=[["groups.group_class", "in", GROUP_CLASSES], *filters.groups],
                 select=GROUP_FIELDS,
-            ),
-            *context.api.project_contents(
-                self._uuid, kind="arvados#collection", filters=filters.collections, select=COLLECTION_FIELDS
-            ),
-        ]
-        return self._entries(records, at)
+            )
+        )
+        collections = context.api.project_contents(
+            self._uuid, kind="arvados#collection", filters=filters.collections, select=COLLECTION_FIELDS
+        )
+        return self._entries([*collections, *groups], at)
 
     def find(self, name: str) -> Any:
         """One name, without listing the project."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from servers import wait_for
 
-from arvados_fuse.api.pages import AT_ONCE, Page, Record, divide, one_by_one, several_at_once
+from arvados_fuse.api.pages import AT_ONCE, Page, Record, ahead, divide, one_by_one, several_at_once
 from arvados_fuse.errors import Unreachable
 
 PAGE = 100
@@ -132,3 +132,19 @@ def test_who_wants_no_more_lets_the_threads_end() -> None:
         lambda: not any(thread.name == "pages" for thread in threading.enumerate()), "the threads have ended"
     )
     assert len(listed.asked) < 50
+
+
+def test_what_is_asked_for_ahead_is_asked_for_before_it_is_wanted() -> None:
+    listed = Listed(uuids(3 * PAGE))
+    records = ahead(one_by_one(listed.fetch))
+    wait_for(lambda: len(listed.asked) >= 3, "it was asked for")
+    assert got(records) == listed.names
+
+
+def test_an_error_met_ahead_is_raised_where_the_records_are_wanted() -> None:
+    def fail(_after: str, _until: str) -> Page:
+        raise Unreachable("gone")
+
+    records = ahead(one_by_one(fail))
+    with pytest.raises(Unreachable, match="gone"):
+        got(records)
