@@ -17,8 +17,7 @@ from typing import Any, NamedTuple
 Record = dict[str, Any]
 
 AT_ONCE = 3
-"""Stretches that are read at once: of the 64 requests that a cluster works on at a time (Arvados's default),
-few enough for others to notice nothing."""
+"""Stretches that are read at once: most of what can be gained, and few enough for the others on a cluster."""
 UUID = re.compile(r"[0-9a-z]{5}-[0-9a-z]{5}-[0-9a-z]{15}")
 _HEAD, _DIGITS = 12, 10
 """Of a uuid: the characters before the random part, and as many of the random ones as are counted with."""
