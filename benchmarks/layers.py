@@ -99,7 +99,9 @@ class InMemory:
         """A view."""
         return self._block[offset : offset + size]
 
-    def put(self, data: bytes | memoryview, *, storage_classes: Sequence[str] = ()) -> str:
+    def put(
+        self, data: bytes | memoryview, *, storage_classes: Sequence[str] = (), file: str | None = None
+    ) -> str:
         """Nothing is written here."""
         raise NotImplementedError
 

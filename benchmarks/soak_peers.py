@@ -20,6 +20,8 @@ def read_ledger(path: Path) -> int:
     """The number of the last transaction in a ledger, 0 when there is none. Raises Wrong, sqlite3.Error."""
     with closing(sqlite3.connect(path, timeout=5)) as database:
         answer = database.execute("PRAGMA integrity_check").fetchall()
+        if "unable to get the page. error code" in str(answer):
+            raise sqlite3.OperationalError("disk I/O error")  # which it does not raise itself
         if answer != [("ok",)]:
             raise Wrong(f"the database is damaged: {answer[:3]}")
         if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'entries'").fetchall():

@@ -21,7 +21,6 @@ from arvados_fuse.collection.manifest import ManifestIndex
 from arvados_fuse.collection.manifest.changes import Change, Data, Finder, Version, compare, data_of
 from arvados_fuse.collection.manifest.names import conflict_name
 from arvados_fuse.collection.paths import COLLECTION
-from arvados_fuse.collection.segments import Segments
 
 
 class Merged(NamedTuple):
@@ -184,5 +183,5 @@ def _data(found: "File | Directory | Version | None") -> "Data | Directory | Non
     if isinstance(found, Version):
         return found.data()
     if isinstance(found, File):
-        return data_of(Segments(found.content().snapshot()[0]))
+        return data_of(found.content().snapshot()[0])
     return found

@@ -9,6 +9,7 @@ Threads: the owner of a `Segments` guards it with its own lock.
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
+from itertools import accumulate
 from typing import NamedTuple, TypeAlias
 
 from arvados_fuse.collection.spool import Spool
@@ -53,11 +54,8 @@ class Segments:
     __slots__ = ("_items", "_starts", "size")
 
     def __init__(self, segments: Iterable[Segment] = ()) -> None:
-        self._items: list[Segment] = []
-        self._starts: list[int] = []
-        self.size = 0
-        for segment in segments:
-            self.append(segment)
+        self._items = list(joined(segments))
+        *self._starts, self.size = accumulate([segment.size for segment in self._items], initial=0)
 
     def __iter__(self) -> Iterator[Segment]:
         return iter(self._items)
@@ -172,6 +170,24 @@ class Segments:
         assert position == self.size
         for left, right in zip(self._items, self._items[1:], strict=False):
             assert _join(left, right) is None
+
+
+def joined(segments: Iterable[Segment]) -> Iterator[Segment]:
+    """The same bytes in as few segments as can be: neighbours in one source are one, empty ones go."""
+    last, end = None, -1
+    for segment in segments:
+        source, offset, size = segment
+        if offset == end and last is not None and last.source == source:
+            last = Segment(source, last.offset, last.size + size)
+        elif size:
+            if last is not None:
+                yield last
+            last = segment
+        else:
+            continue
+        end = offset + size
+    if last is not None:
+        yield last
 
 
 def _join(left: Segment, right: Segment) -> Segment | None:

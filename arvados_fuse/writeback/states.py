@@ -7,12 +7,14 @@ Pure values and functions.
 """
 
 import enum
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import zip_longest
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from arvados_fuse.collection.content import Content
 from arvados_fuse.collection.manifest import stripped
-from arvados_fuse.collection.segments import BLOCK_SIZE, ZERO_BLOCK, ZEROS, Segment, Segments, Zeros
+from arvados_fuse.collection.manifest.changes import bare
+from arvados_fuse.collection.segments import BLOCK_SIZE, ZERO_BLOCK, ZEROS, Segment, Zeros, joined
 from arvados_fuse.collection.spool import Spool
 from arvados_fuse.errors import ManifestError
 from arvados_fuse.writeback.spool import DiskSpool
@@ -54,29 +56,26 @@ def same(one: State, other: State) -> bool:
     """Whether two states are the same data in the same blocks, whatever the signatures."""
     if not isinstance(one, tuple) or not isinstance(other, tuple):
         return one is other
-    return one is other or canonical(one) == canonical(other)
+    # Only as far as they are the same: what was changed here and there is often so at its beginning.
+    return one is other or all(mine == theirs for mine, theirs in zip_longest(_joined(one), _joined(other)))
 
 
-def canonical(state: State) -> Hashable:
-    """Equal for states that are the same."""
-    if not isinstance(state, tuple):
-        return state
-    joined = Segments(_comparable(state))
-    return tuple((source, offset, size) for source, offset, size in joined)
+def _joined(segments: Iterable[Segment]) -> Iterator[Segment]:
+    return joined(bare(_without_zeros(segments)))
 
 
-def _comparable(segments: Iterable[Segment]) -> Iterable[Segment]:
-    for source, offset, size in segments:
-        if isinstance(source, str):
-            yield Segment(stripped(source), offset, size)
-        elif isinstance(source, Zeros):
+def _without_zeros(segments: Iterable[Segment]) -> Iterator[Segment]:
+    """Zeros as parts of the block that stands for them in a manifest."""
+    for segment in segments:
+        source, offset, size = segment
+        if isinstance(source, Zeros):
             while size:
                 start = offset % BLOCK_SIZE
                 part = min(size, BLOCK_SIZE - start)
                 yield Segment(ZERO_BLOCK, start, part)
                 offset, size = offset + part, size - part
         else:
-            yield Segment(source, offset, size)
+            yield segment
 
 
 def unsaved(state: State) -> list[Segment]:

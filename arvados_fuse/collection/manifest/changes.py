@@ -7,28 +7,31 @@ takes to look at their lines.
 
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from arvados_fuse.collection.manifest.index import ManifestIndex, stripped
 from arvados_fuse.collection.manifest.lines import Range, ranges_of
 from arvados_fuse.collection.manifest.listing import Listing
 from arvados_fuse.collection.manifest.tokens import strip_hints
-from arvados_fuse.collection.segments import Segment, Segments
+from arvados_fuse.collection.segments import Segment, Segments, Source, joined
 
 _LISTINGS_KEPT = 16
 
-Data: TypeAlias = tuple[tuple[str, int, int], ...]
-"""A file's content: (locator without hints, offset, size), neighbours joined."""
+Data: TypeAlias = tuple[Segment, ...]
+"""A file's content in blocks without hints, neighbours joined."""
 
 
-class Version(NamedTuple):
-    """One file as one manifest has it."""
+@dataclass(slots=True)
+class Version:
+    """One file as one manifest has it. Its data is worked out when it is first asked for."""
 
     manifest: ManifestIndex
     key: str
     listing: Listing
     at: int
+    _data: Data | None = None
 
     @property
     def size(self) -> int:
@@ -45,7 +48,10 @@ class Version(NamedTuple):
 
     def data(self) -> Data:
         """In a form in which equal content in equal blocks is equal."""
-        return data_of(self.segments())
+        if self._data is None:
+            ranges = ranges_of(self.manifest, self.listing, self.at)
+            self._data = data_of(Segment(locator, offset, size) for locator, _, offset, size in ranges)
+        return self._data
 
 
 class Change(NamedTuple):
@@ -64,13 +70,19 @@ class Changes(NamedTuple):
     directories_added: list[str]
 
 
-def data_of(segments: Segments) -> Data:
-    """The content of segments without unsaved bytes."""
-    joined = Segments(
-        Segment(stripped(source) if isinstance(source, str) else source, offset, size)
-        for source, offset, size in segments
-    )
-    return tuple((str(source), offset, size) for source, offset, size in joined)
+def data_of(segments: Iterable[Segment]) -> Data:
+    """The content of segments, without the hints of their blocks."""
+    return tuple(joined(bare(segments)))
+
+
+def bare(segments: Iterable[Segment]) -> Iterator[Segment]:
+    """The segments with locators without hints; many are of few blocks."""
+    known: dict[Source, Source] = {}
+    for source, offset, size in segments:
+        name = known.get(source)
+        if name is None:
+            name = known[source] = stripped(source) if isinstance(source, str) else source
+        yield Segment(name, offset, size)
 
 
 class Finder:

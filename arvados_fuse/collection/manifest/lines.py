@@ -262,6 +262,12 @@ def ranges_of(index: ManifestIndex, listing: Listing, at: int) -> Iterator[Range
     """One file of a listing. Empty blocks inside of it are kept, as the SDK does."""
     for entry, position, size in listing.pieces(at):
         table = index.blocks(entry)
+        offsets = table.offsets
+        number = bisect_right(offsets, position) - 1
+        if size and position + size <= offsets[number + 1] and not table.has_empty:  # as nearly always
+            start = offsets[number]
+            yield Range(table.locators[number], offsets[number + 1] - start, position - start, size)
+            continue
         for number, offset, length in _pieces(table, position, size):
             block_size = table.offsets[number + 1] - table.offsets[number]
             yield Range(table.locators[number], block_size, offset, length)
