@@ -305,6 +305,33 @@ def test_a_certificate_that_is_not_trusted(server: Server) -> None:
     client.close()
 
 
+def test_all_connections_trust_whom_the_first_one_trusted(tmp_path: Path) -> None:
+    """The authorities, which take long to read, are read once."""
+    server = Server(tmp_path)
+    try:
+        client = ApiClient.connect(server.settings(), retries=0)
+        server.tls.bundle.unlink()
+        both = threading.Barrier(2)
+
+        def step(handler: _Handler) -> None:
+            both.wait(20)  # so that one connection is not enough
+            handler.answer(200, b'{"uuid": "x"}')
+
+        server.script = [step]
+        answers: list[Any] = []
+        threads = [
+            threading.Thread(target=lambda: answers.append(client.get_collection(UUID))) for _ in range(2)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert answers == [{"uuid": "x"}] * 2
+        client.close()
+    finally:
+        server.close()
+
+
 def test_many_threads(server: Server, client: ApiClient) -> None:
     server.script = [(200, b'{"uuid": "x"}')]
     results: list[Any] = []
