@@ -18,6 +18,22 @@ ROW = 1500
 
 def read_ledger(path: Path) -> int:
     """The number of the last transaction in a ledger, 0 when there is none. Raises Wrong, sqlite3.Error."""
+    try:
+        return _checked(path)
+    except sqlite3.DatabaseError as error:
+        if "malformed" not in str(error):
+            raise
+        raise sqlite3.DatabaseError(f"{error}: {_looks(path)}") from error
+
+
+def _looks(path: Path) -> str:
+    """What there is to see of a database that SQLite takes for damaged."""
+    data = path.read_bytes()
+    pages, beside = int.from_bytes(data[28:32], "big"), sorted(os.listdir(path.parent))
+    return f"{path.stat().st_size} bytes, {len(data)} read, {pages} pages by its header, beside {beside}"
+
+
+def _checked(path: Path) -> int:
     with closing(sqlite3.connect(path, timeout=5)) as database:
         answer = database.execute("PRAGMA integrity_check").fetchall()
         if "unable to get the page. error code" in str(answer):
