@@ -110,6 +110,9 @@ class RightsWatch:
         context, cluster = self._context, self._context.api.cluster_id
         # In one list there can't be objects of several clusters of a federation.
         objects = {uuid: seen for uuid, seen in noted.objects.items() if uuid.startswith(cluster)}
+        for uuid in [*objects]:  # what was looked at while the last question found that it is ours
+            if objects[uuid] and uuid not in noted.both and context.is_ours(uuid):
+                del objects[uuid]
         owners = {uuid for uuid in self._owners - objects.keys() if uuid.startswith(cluster)}
         self._owners = set()
         if len(self._told) + len(self._owners_asked) > REMEMBERED:

@@ -264,6 +264,26 @@ def test_what_nobody_can_take_away_is_not_asked_for(asked: Asked, mine: Maker) -
     assert not asked.looks.take().names
 
 
+def test_what_is_found_to_be_ours_is_not_asked_for_again(
+    asked: Asked, mine: Maker, requests: Requests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = mine.project("p")
+    api, place = asked.root.fs.context.api, f"by_id/{project}"
+    real = api.list_groups
+
+    def looked_at_meanwhile(*arguments: Any, **more: Any) -> Any:
+        assert exists(asked.root, place)
+        return real(*arguments, **more)
+
+    monkeypatch.setattr(api, "list_groups", looked_at_meanwhile)
+    assert exists(asked.root, place)
+    assert asked.ask() == []
+    assert asked.looks._objects == {project: True}
+    requests()
+    assert asked.ask() == []
+    assert requests() == []
+
+
 def test_what_is_missing_is_asked_for_too(asked: Asked, mine: Maker) -> None:
     sharing = Sharing(mine, role=True)
     assert asked.looked_at(*sharing.places[:3]) == dict.fromkeys(
