@@ -41,8 +41,11 @@ class Window(NamedTuple):
             return False
         if error["errno"]:
             return error["errno"] in self.tolerated
-        # SQLite tells no number; damage is never excused.
-        return str(error["error"]).startswith("OperationalError") and "malformed" not in error["error"]
+        # SQLite tells no number, and takes EIO of a read for damage. What is really damaged is found when
+        # the database can be read again.
+        if "malformed" in error["error"]:
+            return errno.EIO in self.tolerated
+        return str(error["error"]).startswith("OperationalError")
 
 
 class Crew:
