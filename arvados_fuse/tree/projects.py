@@ -126,7 +126,8 @@ class ProjectSource:
 
     def _entries(self, records: Iterable[Record], at: float) -> Mapping[str, Any]:
         context = self._context
-        named = context.names.keep_apart(records)
+        # What has no uuid, because a server is out of order, can't be asked for.
+        named = context.names.keep_apart(record for record in records if record.get("uuid"))
         if context.is_ours(self.owner):
             for record in named.values():
                 if record.get("group_class") == "project":
@@ -174,7 +175,8 @@ class SharedSource:
         for group in groups:
             owner = known.get(str(group.get("owner_uuid")))
             record = group if owner is None else {**owner, "name": display_name(owner)}
-            shown[str(record.get("uuid"))] = record
+            if record.get("uuid"):
+                shown[str(record["uuid"])] = record
         named = context.names.keep_apart(shown.values())
         return {name: project_ref(context, str(record.get("uuid")), record) for name, record in named.items()}
 

@@ -181,14 +181,32 @@ def test_hostile_records(world: World, tmp_path: Path, monkeypatch: pytest.Monke
         assert read(root, "blocks/spanning/file") == world.spanning
 
 
-def test_other_content_under_a_hash(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("text", ["", "\ud800"], ids=["empty", "no Unicode"])
+def test_other_content_under_a_hash(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
     pdh = world.ids["plain_pdh"]
-    answering(monkeypatch, pdh, lambda record: {**record, "manifest_text": ""})
+    answering(monkeypatch, pdh, lambda record: {**record, "manifest_text": text})
     with (
         session(world.server, world.token, tmp_path, mode="by_pdh") as built,
         pytest.raises(OSError, match="other content"),
     ):
         TreeDriver(built.filesystem).names(pdh)
+
+
+def test_records_without_a_uuid(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Can't be asked for, so they are not shown; what else is in the project is."""
+    real = ApiClient.project_contents
+
+    def contents(client: ApiClient, owner: str, **options: Any) -> Iterator[dict[str, Any]]:
+        for record in real(client, owner, **options):
+            yield {**record, "uuid": ""} if record["name"] in ("plain", "project") else record
+
+    monkeypatch.setattr(ApiClient, "project_contents", contents)
+    with session(world.server, world.token, tmp_path, mode="home") as built:
+        names = TreeDriver(built.filesystem).names("")
+        assert "blocks" in names
+        assert not {"plain", "project"} & set(names)
 
 
 def test_names_that_no_kernel_takes(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
