@@ -20,7 +20,7 @@ from arvados_fuse.collection.manifests import normalized_hash
 from arvados_fuse.collection.saving import UUID, SavingApi
 from arvados_fuse.collection.spool import SpoolFactory
 from arvados_fuse.collection.stores import BlockStore, RecordStore
-from arvados_fuse.collection.tree import Tree
+from arvados_fuse.collection.tree import Tree, classes_of
 
 PORTABLE_DATA_HASH = re.compile(r"[0-9a-f]{32}\+[0-9]+(\+[A-Z][A-Za-z0-9@_-]*)*")
 
@@ -73,9 +73,7 @@ class Collection(SavingApi):
         if replication_desired is None:
             self.replication_desired = record.get("replication_desired")
         classes = storage_classes_desired
-        self._tree.storage_classes = (
-            classes if classes is not None else record.get("storage_classes_desired") or []
-        )
+        self._tree.storage_classes = classes if classes is not None else classes_of(record)
         if not manifest_locator_or_text:
             self.saved_version = -1
 
@@ -119,7 +117,7 @@ class Collection(SavingApi):
         if new_spool is not None:
             made._tree.new_spool = new_spool
             made._tree.upload_early = False
-        made._tree.storage_classes = record.get("storage_classes_desired") or []
+        made._tree.storage_classes = classes_of(record)
         made.num_retries = 10
         made.parent = made.events = None
         made.locator = locator

@@ -8,7 +8,7 @@ I/O. A content's lock may be held while its own bytes go to a spool or to Keep. 
 lock.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from threading import RLock
 from typing import Any, Protocol
@@ -140,3 +140,10 @@ class TwoGuards:
     def __exit__(self, *_: object) -> None:
         for tree in reversed(self._held):
             tree.lock.release()
+
+
+def classes_of(record: Mapping[str, Any]) -> list[str]:
+    """The storage classes that a record wants for new blocks, as far as they can be names of such."""
+    classes = record.get("storage_classes_desired")
+    named = [name for name in classes if isinstance(name, str)] if isinstance(classes, list) else []
+    return [name for name in named if name.isascii() and name.isprintable()]

@@ -17,6 +17,7 @@ from arvados_fuse.collection.commit import CommitRequest
 from arvados_fuse.collection.manifest import ManifestIndex
 from arvados_fuse.collection.manifest.hashes import portable_data_hash
 from arvados_fuse.collection.stores import RecordStore
+from arvados_fuse.collection.tree import classes_of
 from arvados_fuse.errors import ManifestError
 from arvados_fuse.writeback.whole import with_changes
 
@@ -92,9 +93,7 @@ class Latest:
         with self._lock:
             known = self._known.get(uuid)
         record = self.records.get_collection(uuid, select=LOOK) if known is None else known.record
-        classes = record.get("storage_classes_desired")
-        named = [name for name in classes if isinstance(name, str)] if isinstance(classes, list) else []
-        return [name for name in named if name.isascii() and name.isprintable()]
+        return classes_of(record)
 
     def look(self, uuid: str) -> Known:
         """The collection as it is now."""

@@ -220,9 +220,14 @@ def test_names_that_no_kernel_takes(world: World, tmp_path: Path, monkeypatch: p
 
 def test_a_record_with_strange_fields(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     strange = {"modified_at": "yesterday", "file_size_total": -5, "name": None, "uuid": 7}
+    strange |= {"storage_classes_desired": 1.5}
     answering(monkeypatch, world.ids["plain"], lambda record: {**record, **strange})
-    with session(world.server, world.token, tmp_path, mode="home") as built:
+    with session(world.server, world.token, tmp_path, mode="home", read_write=True) as built:
         root = TreeDriver(built.filesystem)
         assert read(root, "plain/README.txt") == b"hello\n"
         assert root.stat("plain/README.txt").mtime_ns == 0
+        file = root.open_file("plain/new", os.O_CREAT | os.O_RDWR)
+        assert file.write(0, b"new") == 3
+        file.close()
+        root.unlink("plain/new")
         assert json.loads(read(root, "plain/.arvados#collection"))["modified_at"] == "yesterday"
