@@ -7,16 +7,25 @@ Whatever breaks in between, the rows stay, and the next commit finds out what th
 Threads: those of the committer. No lock is held while the server is asked.
 """
 
-import contextlib
 import logging
 import time
+from collections.abc import Mapping
 
 from arvados_fuse.collection.commit import CommitRequest, commit_request
 from arvados_fuse.collection.manifest import ManifestIndex, stripped
 from arvados_fuse.collection.manifest.changes import Finder
 from arvados_fuse.collection.segments import ZERO_BLOCK, Zeros
 from arvados_fuse.collection.stores import BlockStore, RecordStore
-from arvados_fuse.errors import AccessDenied, ArvadosFuseError, NotFoundError, RequestRefused
+from arvados_fuse.errors import (
+    AccessDenied,
+    ArvadosFuseError,
+    BadAnswer,
+    BlockNotFound,
+    NotFoundError,
+    RequestRefused,
+    SignatureRefused,
+    Unreachable,
+)
 from arvados_fuse.reporting.counters import Counters
 from arvados_fuse.writeback.latest import Known, Latest
 from arvados_fuse.writeback.locators import Renewal, Restored, signed_by
@@ -204,8 +213,12 @@ class Commits:
         signers = [self._latest.fetch(batch.uuid).manifest]
         foreign = {block for block in _blocks(batch) if signers[0].signed(block) == block}
         for uuid in neighbours.having(foreign):
-            with contextlib.suppress(ArvadosFuseError):
+            try:
                 signers.append(self._latest.fetch(uuid).manifest)
+            except (Unreachable, BadAnswer):
+                raise  # it may well sign later: no reason to call the change refused
+            except ArvadosFuseError as error:
+                logger.debug("%s: %s gives no signatures: %s", batch.uuid, uuid, error)
 
         def is_refused(locator: str) -> bool:
             bare = stripped(locator)
@@ -232,7 +245,13 @@ class Commits:
             }
             if zero_block != ZERO_BLOCK and not self._restored.has(zero_block):
                 zeros = self._uploads.zeros(self._latest.classes(batch.uuid), anew=True)
+        except (Unreachable, BadAnswer):
+            raise
         except ArvadosFuseError as error:
+            is_of_block = isinstance(error, SignatureRefused | BlockNotFound)
+            if is_of_block and error.subject not in blocks_needed(pending.states(batch.uuid)):
+                # As of a file that was moved on meanwhile. What is to be saved now is not refused.
+                raise Unreachable("it was changed while it was being saved", subject=batch.uuid) from error
             logger.info("%s: a block can't be stored again: %s", batch.uuid, error)
             return None
         self._restored.add([*renewal.fresh(), zeros], token)
@@ -250,4 +269,9 @@ class Commits:
 
 def _blocks(batch: Batch) -> set[str]:
     """The blocks of what is to be saved, without hints."""
-    return set().union(*(blocks_of(row.after) for row in batch.rows.values()))
+    return blocks_needed({path: row.after for path, row in batch.rows.items()})
+
+
+def blocks_needed(states: Mapping[str, State]) -> set[str]:
+    """The blocks of paths that are to be saved, without hints."""
+    return set().union(*(blocks_of(settled(state)) for state in states.values()))

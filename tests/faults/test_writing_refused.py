@@ -267,6 +267,29 @@ def test_the_token_ends_while_files_are_moved_both_ways(writing: WritingWorld) -
         writing.wait_saved(source, {"back": b"never read either"}, 20)
 
 
+def test_a_file_is_moved_back_while_its_move_is_refused(writing: WritingWorld) -> None:
+    """What is asked for with the old token can't be had with the new one, and is not wanted any more: nobody
+    is told of a refusal."""
+    account = Account(writing)
+    source = writing.site.collection({"moved": b"never read"})
+    target = writing.site.collection({"old": b"old"})
+    with writing.mount(environment=account.environment) as mount:
+        here, there = mount.root / source, mount.root / target
+        writing.gates.api.rule = lambda ask: Deed(hold=ask.changes(target))
+        (here / "moved").rename(there / "moved")
+        write(there / "new", b"new")
+        writing.gates.api.wait_held()
+        (there / "moved").rename(here / "moved")
+        account.revoke()
+        empty_cache(mount)
+        account.renew()
+        writing.gates.clear()
+        writing.wait_saved(target, {"old": b"old", "new": b"new"}, 20)
+        writing.wait_saved(source, {"moved": b"never read"}, 20)
+    assert "it was changed while it was being saved" in mount.log
+    assert "can't be saved" not in mount.log
+
+
 @pytest.mark.parametrize("is_cached", [True, False])
 def test_a_dead_mount_had_another_token(writing: WritingWorld, is_cached: bool) -> None:
     """What it stored was signed for that one, which is refused now; the next mount of the same user saves it
