@@ -206,14 +206,13 @@ class Content:
 
     def _put(self, offset: int, view: memoryview) -> None:
         """Append to the spool, and to the next one where it is full; all or nothing."""
-        spool, waiting = self._spool, 0
-        fresh: list[Segment] = []
+        spool, fresh = self._spool, list[Segment]()
         while view:
             if spool is None:
                 spool = self.parent.tree.new_spool(large=self._large)
             elif not spool.room():
-                waiting = waiting or sum(segment.size for segment in self._segments if segment.is_unsaved)
-                spool = spool.successor(waiting + sum(segment.size for segment in fresh))
+                here = [*self._segments, *fresh]
+                spool = spool.successor(sum(segment.size for segment in here if segment.is_unsaved))
             part = view[: spool.room()]
             fresh.append(Segment(spool, spool.append(part), len(part)))
             view = view[len(part) :]

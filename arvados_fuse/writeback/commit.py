@@ -9,7 +9,6 @@ Threads: those of the committer. No lock is held while the server is asked.
 
 import logging
 import time
-from collections.abc import Mapping
 
 from arvados_fuse.collection.commit import CommitRequest, commit_request
 from arvados_fuse.collection.manifest import ManifestIndex, stripped
@@ -212,11 +211,12 @@ class Commits:
         token = self._latest.token()
         signers = [self._latest.fetch(batch.uuid).manifest]
         foreign = {block for block in _blocks(batch) if signers[0].signed(block) == block}
+        unanswered: ArvadosFuseError | None = None
         for uuid in neighbours.having(foreign):
             try:
                 signers.append(self._latest.fetch(uuid).manifest)
-            except (Unreachable, BadAnswer):
-                raise  # it may well sign later: no reason to call the change refused
+            except (Unreachable, BadAnswer) as error:
+                unanswered = error
             except ArvadosFuseError as error:
                 logger.debug("%s: %s gives no signatures: %s", batch.uuid, uuid, error)
 
@@ -249,10 +249,12 @@ class Commits:
             raise
         except ArvadosFuseError as error:
             is_of_block = isinstance(error, SignatureRefused | BlockNotFound)
-            if is_of_block and error.subject not in blocks_needed(pending.states(batch.uuid)):
+            if is_of_block and error.subject not in pending.blocks(batch.uuid):
                 # As of a file that was moved on meanwhile. What is to be saved now is not refused.
                 raise Unreachable("it was changed while it was being saved", subject=batch.uuid) from error
             logger.info("%s: a block can't be stored again: %s", batch.uuid, error)
+            if unanswered is not None:
+                raise unanswered from error  # who did not answer may well sign later
             return None
         self._restored.add([*renewal.fresh(), zeros], token)
         if rows == batch.rows and zeros == zero_block:
@@ -269,9 +271,4 @@ class Commits:
 
 def _blocks(batch: Batch) -> set[str]:
     """The blocks of what is to be saved, without hints."""
-    return blocks_needed({path: row.after for path, row in batch.rows.items()})
-
-
-def blocks_needed(states: Mapping[str, State]) -> set[str]:
-    """The blocks of paths that are to be saved, without hints."""
-    return set().union(*(blocks_of(settled(state)) for state in states.values()))
+    return set().union(*(blocks_of(row.after) for row in batch.rows.values()))

@@ -294,10 +294,11 @@ class Pending:
         with self._lock:
             return dict(self._rows.get(uuid, {}))
 
-    def blocks(self) -> set[str]:
-        """The blocks that unsaved paths need, without hints."""
+    def blocks(self, uuid: str | None = None) -> set[str]:
+        """The blocks that unsaved paths need, of one collection or of all, without hints."""
         with self._lock:
-            states = [row.after for rows in self._rows.values() for row in rows.values()]
+            chosen = self._rows.values() if uuid is None else [self._rows.get(uuid, {})]
+            states = [row.after for rows in chosen for row in rows.values()]
         return set().union(*(blocks_of(settled(state)) for state in states))
 
     # Bytes of blocks that no collection has yet; see `kept`.
