@@ -93,6 +93,11 @@ class Names:
             result[name if name not in result else f"{shown}~{uuid}"] = record
         return result
 
+    def of_objects(self, records: Iterable[Record]) -> dict[str, Record]:
+        """The same for objects. What has no uuid, because a server is out of order, can't be asked for, and
+        has no name."""
+        return self.keep_apart(record for record in records if record.get("uuid"))
+
     def _precedence(self, shown: str, record: Record) -> tuple[bool, bool, str]:
         uuid = str(record.get("uuid") or "")
         return record.get("name") != shown, "-j7d0g-" not in uuid, uuid

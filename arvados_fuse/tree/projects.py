@@ -126,8 +126,7 @@ class ProjectSource:
 
     def _entries(self, records: Iterable[Record], at: float) -> Mapping[str, Any]:
         context = self._context
-        # What has no uuid, because a server is out of order, can't be asked for.
-        named = context.names.keep_apart(record for record in records if record.get("uuid"))
+        named = context.names.of_objects(records)
         if context.is_ours(self.owner):
             for record in named.values():
                 if record.get("group_class") == "project":
@@ -175,9 +174,8 @@ class SharedSource:
         for group in groups:
             owner = known.get(str(group.get("owner_uuid")))
             record = group if owner is None else {**owner, "name": display_name(owner)}
-            if record.get("uuid"):
-                shown[str(record["uuid"])] = record
-        named = context.names.keep_apart(shown.values())
+            shown[str(record.get("uuid"))] = record
+        named = context.names.of_objects(shown.values())
         return {name: project_ref(context, str(record.get("uuid")), record) for name, record in named.items()}
 
     def find(self, name: str) -> Any:

@@ -136,7 +136,7 @@ class TrashSource:
         return self.all().get(name)
 
     def _entries(self, records: Iterable[Record], at: float) -> Mapping[str, Any]:
-        named = self._context.names.keep_apart(records)
+        named = self._context.names.of_objects(records)
         return {name: self._entry(record, at) for name, record in named.items()}
 
     def _entry(self, record: Record, at: float) -> CollectionRef | ListingRef:

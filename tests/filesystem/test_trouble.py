@@ -195,18 +195,26 @@ def test_other_content_under_a_hash(
 
 
 def test_records_without_a_uuid(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Can't be asked for, so they are not shown; what else is in the project is."""
+    """Can't be asked for, so they are not shown; what else is in the project is. In the trash neither."""
     real = ApiClient.project_contents
+    mine = Maker(world.server, world.token)
+    for name in ("thrown", "away"):
+        made = mine.collection(name, {})
+        world.server.call("DELETE", f"collections/{made['uuid']}", token=world.token)
 
     def contents(client: ApiClient, owner: str, **options: Any) -> Iterator[dict[str, Any]]:
         for record in real(client, owner, **options):
-            yield {**record, "uuid": ""} if record["name"] in ("plain", "project") else record
+            yield {**record, "uuid": ""} if record["name"] in ("plain", "project", "away") else record
 
     monkeypatch.setattr(ApiClient, "project_contents", contents)
     with session(world.server, world.token, tmp_path, mode="home") as built:
-        names = TreeDriver(built.filesystem).names("")
+        root = TreeDriver(built.filesystem)
+        names = root.names("")
         assert "blocks" in names
         assert not {"plain", "project"} & set(names)
+        trash = root.names(".trash")
+        assert "thrown" in trash
+        assert "away" not in trash
 
 
 def test_names_that_no_kernel_takes(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
