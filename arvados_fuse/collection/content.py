@@ -277,6 +277,7 @@ class Content:
             if any(segment.is_unsaved for segment in self._segments):
                 self._segments = Segments(moves.translate(self._segments))
                 if not any(segment.is_unsaved for segment in self._segments):
+                    # Not `_drop_spool`: of a large file more is to come.
                     self._spool = None
                     self._look_again = BLOCK_SIZE
 

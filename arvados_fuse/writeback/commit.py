@@ -18,7 +18,6 @@ from arvados_fuse.collection.stores import BlockStore, RecordStore
 from arvados_fuse.errors import (
     AccessDenied,
     ArvadosFuseError,
-    BadAnswer,
     BlockNotFound,
     NotFoundError,
     RequestRefused,
@@ -26,6 +25,7 @@ from arvados_fuse.errors import (
     Unreachable,
 )
 from arvados_fuse.reporting.counters import Counters
+from arvados_fuse.writeback.failures import NO_ANSWER
 from arvados_fuse.writeback.latest import Known, Latest
 from arvados_fuse.writeback.locators import Renewal, Restored, signed_by
 from arvados_fuse.writeback.order import MovedAway, Neighbours, held_back, overtaken
@@ -215,7 +215,7 @@ class Commits:
         for uuid in neighbours.having(foreign):
             try:
                 signers.append(self._latest.fetch(uuid).manifest)
-            except (Unreachable, BadAnswer) as error:
+            except NO_ANSWER as error:
                 unanswered = error
             except ArvadosFuseError as error:
                 logger.debug("%s: %s gives no signatures: %s", batch.uuid, uuid, error)
@@ -245,7 +245,7 @@ class Commits:
             }
             if zero_block != ZERO_BLOCK and not self._restored.has(zero_block):
                 zeros = self._uploads.zeros(self._latest.classes(batch.uuid), anew=True)
-        except (Unreachable, BadAnswer):
+        except NO_ANSWER:
             raise
         except ArvadosFuseError as error:
             is_of_block = isinstance(error, SignatureRefused | BlockNotFound)

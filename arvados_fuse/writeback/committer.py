@@ -14,9 +14,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from arvados_fuse.errors import ArvadosFuseError, BadAnswer, SaveFailed, Unreachable
+from arvados_fuse.errors import ArvadosFuseError, SaveFailed, Unreachable
 from arvados_fuse.writeback.commit import Commits
-from arvados_fuse.writeback.failures import refresh, told
+from arvados_fuse.writeback.failures import NO_ANSWER, refresh, told
 from arvados_fuse.writeback.group import NEVER, Group, Wish
 from arvados_fuse.writeback.order import MovedAway, Neighbours
 from arvados_fuse.writeback.pending import Pending, Row
@@ -215,7 +215,7 @@ class Committer:
         previous = group.error
         group.error = error
         group.waits_for = error.uuids if isinstance(error, MovedAway) else frozenset()
-        group.refused = not isinstance(error, Unreachable | BadAnswer | MovedAway)
+        group.refused = not isinstance(error, (*NO_ANSWER, MovedAway))
         limits = self._limits
         longest = limits.longest_pause if group.refused else limits.longest_outage_pause
         group.pause = min(longest, group.pause * 2 if group.pause else limits.first_pause)

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from arvados_fuse.errors import (
     AccessDenied,
     ArvadosFuseError,
+    BadAnswer,
     NoSpaceError,
     QuotaExceeded,
     SaveFailed,
@@ -19,6 +20,10 @@ _KINDS = (AccessDenied, NoSpaceError, QuotaExceeded, SignatureRefused, Unreachab
 """Kinds whose errno tells the program that calls fsync or close what they mean here. Others become
 SaveFailed (EIO): after ENOENT or EINVAL many programs believe that all is well, or that fsync is not there.
 """
+
+NO_ANSWER = (Unreachable, BadAnswer)
+"""Kinds that say nothing of whether a change will be taken: it is tried again soon, and nobody is told of a
+refusal."""
 
 
 def told(error: ArvadosFuseError) -> str:
