@@ -163,8 +163,11 @@ def test_descriptors_of_directories(top: Path) -> None:
 
 def test_a_file_that_is_run_can_be_replaced(top: Path) -> None:
     script = top / "script"
-    script.write_text("#!/bin/sh\nread line\necho old $line\n")
+    script.write_text("#!/bin/sh\necho runs\nread line\necho old $line\n")
     with subprocess.Popen([script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        # The shell opens the script by its name, some time after it was started.
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"runs\n"
         (top / "new").write_text("#!/bin/sh\necho new\n")
         os.replace(top / "new", script)
         assert process.communicate(b"line\n")[0] == b"old line\n"
