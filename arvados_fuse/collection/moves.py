@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 
 from arvados_fuse.collection.failures import ReadFailed
-from arvados_fuse.collection.segments import BLOCK_SIZE, Segment
+from arvados_fuse.collection.segments import BLOCK_SIZE, Segment, Source
 from arvados_fuse.collection.spool import Spool
 from arvados_fuse.collection.stores import BlockStore
 
@@ -22,8 +22,8 @@ class Moves:
     __slots__ = ("_ranges", "_starts")
 
     def __init__(self) -> None:
-        self._starts: dict[Spool, list[int]] = {}
-        self._ranges: dict[Spool, list[Segment]] = {}
+        self._starts: dict[Source, list[int]] = {}
+        self._ranges: dict[Source, list[Segment]] = {}
 
     def add(self, old: Segment, new: Segment) -> None:
         """The bytes of `old`, a range of a spool, are at `new`."""
@@ -35,19 +35,32 @@ class Moves:
         starts.insert(at, old.offset)
         self._ranges.setdefault(spool, []).insert(at, new)
 
+    def add_all(self, spool: Spool, moved: Sequence[tuple[int, Segment]]) -> None:
+        """Ranges of a spool of which none was added: where each begins, in order, and where its bytes are."""
+        if moved:
+            self._starts[spool] = [start for start, _ in moved]
+            self._ranges[spool] = [new for _, new in moved]
+
     def translate(self, segments: Iterable[Segment]) -> Iterator[Segment]:
         """The same bytes, with every range that was moved replaced."""
         for segment in segments:
-            if segment.is_unsaved and _spool(segment) in self._starts:
-                yield from self._translate(segment)
-            else:
+            source, offset, size = segment
+            starts = self._starts.get(source)
+            if starts is None:
                 yield segment
+                continue
+            at = bisect_right(starts, offset) - 1
+            new = self._ranges[source][at]
+            if at >= 0 and starts[at] == offset and new.size == size:  # as nearly always
+                yield new
+            else:
+                yield from self._parts(segment, at)
 
-    def _translate(self, segment: Segment) -> Iterator[Segment]:
-        spool = _spool(segment)
+    def _parts(self, segment: Segment, at: int) -> Iterator[Segment]:
+        """A segment whose ranges are in several places. at: the last range that begins before it, or -1."""
+        spool = segment.source
         starts, ranges = self._starts[spool], self._ranges[spool]
         position, stop = segment.offset, segment.offset + segment.size
-        at = bisect_right(starts, position) - 1
         while position < stop:
             if at >= 0 and position < starts[at] + ranges[at].size:
                 new = ranges[at]

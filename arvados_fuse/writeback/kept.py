@@ -12,7 +12,8 @@ import hashlib
 import logging
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from operator import itemgetter
 from typing import NamedTuple, Protocol
 
 from arvados_fuse.collection.manifest import stripped
@@ -128,13 +129,35 @@ class Kept:
 
 
 def read_pieces(pieces: Iterable[Segment], buffer: bytearray) -> None:
-    """Fill the buffer with these ranges of spools, one after another. Raises SaveFailed."""
+    """Fill the buffer with these ranges of spools, one after another. Raises SaveFailed.
+
+    What was written to many places of a file lies together in its spool, and is read in one go.
+    """
+    wanted: dict[DiskSpool, list[tuple[int, memoryview]]] = {}
     at = 0
     with memoryview(buffer) as view:
         for piece in pieces:
             assert isinstance(piece.source, DiskSpool)
-            piece.source.read_into(piece.offset, view[at : at + piece.size])
+            wanted.setdefault(piece.source, []).append((piece.offset, view[at : at + piece.size]))
             at += piece.size
+    for spool, places in wanted.items():
+        places.sort(key=itemgetter(0))
+        for start, targets in _runs(places):
+            spool.read_into(start, targets)
+
+
+def _runs(places: Iterable[tuple[int, memoryview]]) -> Iterator[tuple[int, list[memoryview]]]:
+    """Sorted places of a spool, those together that follow on one another."""
+    start = stop = -1
+    run: list[memoryview] = []
+    for offset, target in places:
+        if offset != stop:
+            if run:
+                yield start, run
+            start, run = offset, []
+        run.append(target)
+        stop = offset + len(target)
+    yield start, run
 
 
 def _size(pieces: Iterable[Segment]) -> int:

@@ -40,12 +40,16 @@ def signed_by(manifest: ManifestIndex, state: State) -> State:
     """The state with the signatures that a manifest has for its blocks, as far as it has them."""
     if not isinstance(state, tuple):
         return state
+    signed = {source: manifest.signed(source) for source in _locators(state)}
     return tuple(
-        segment._replace(source=manifest.signed(segment.source))
-        if isinstance(segment.source, str)
-        else segment
-        for segment in state
+        Segment(signed[source], offset, size) if isinstance(source, str) else Segment(source, offset, size)
+        for source, offset, size in state
     )
+
+
+def _locators(state: tuple[Segment, ...]) -> set[str]:
+    """Each once: many segments are of few blocks."""
+    return {source for source, _, _ in state if isinstance(source, str)}
 
 
 class Restored:
@@ -97,24 +101,22 @@ class Renewal:
 
     def is_needed(self, state: State) -> bool:
         """Whether some locator of a state would not be taken, or not for long."""
-        return isinstance(state, tuple) and any(self._is_stale(segment) for segment in state)
+        return isinstance(state, tuple) and any(map(self._is_stale, _locators(state)))
 
     def renewed(self, state: State) -> State:
         """The state with locators that will be taken. Raises what the block store raises."""
         if not isinstance(state, tuple) or not self.is_needed(state):
             return state
+        stale = set(filter(self._is_stale, _locators(state)))
         return tuple(
             segment._replace(source=self._locator(str(segment.source)))
-            if self._is_stale(segment)
+            if segment.source in stale
             else segment
             for segment in state
         )
 
-    def _is_stale(self, segment: Segment) -> bool:
-        source = segment.source
-        return isinstance(source, str) and (
-            is_remote(source) or expires(source) < self._soon or self._is_refused(source)
-        )
+    def _is_stale(self, locator: str) -> bool:
+        return is_remote(locator) or expires(locator) < self._soon or self._is_refused(locator)
 
     def fresh(self) -> Sequence[str]:
         """The locators that were made."""

@@ -12,14 +12,12 @@ from arvados_fuse.writeback.spool import DiskSpool
 
 def known_moves(segments: Iterable[Segment]) -> Moves:
     """For the unsaved ones among `segments`: the blocks that their bytes are in."""
+    spans: dict[DiskSpool, tuple[int, int]] = {}
+    for source, offset, size in segments:
+        if isinstance(source, DiskSpool):
+            start, stop = spans.get(source, (offset, offset))
+            spans[source] = min(start, offset), max(stop, offset + size)
     moves = Moves()
-    added: set[tuple[int, int]] = set()
-    for segment in segments:
-        spool = segment.source
-        if not isinstance(spool, DiskSpool):
-            continue
-        for offset, where in spool.stored(segment.offset, segment.size):
-            if (id(spool), offset) not in added:
-                added.add((id(spool), offset))
-                moves.add(Segment(spool, offset, where.size), where)
+    for spool, (start, stop) in spans.items():
+        moves.add_all(spool, spool.stored(start, stop - start))
     return moves

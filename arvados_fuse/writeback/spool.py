@@ -18,10 +18,11 @@ import sys
 import threading
 import time
 import weakref
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 
 from arvados_fuse.collection.segments import BLOCK_SIZE, Segment
@@ -43,6 +44,9 @@ LEFT_FREE = 8 << 20
 of a small disk a 16th part. (As much is set aside in `reserve`, for when others fill the disk.)"""
 LOOK_AFTER = 64 << 20
 """Bytes written at most between two looks at the free space; less where there is little."""
+
+AT_ONCE = 1024
+"""Buffers that one system call fills (Linux: UIO_MAXIOV)."""
 
 COLLECT_PAUSE = 1.0
 """Seconds between two searches for spools that could go, while the disk is full."""
@@ -259,15 +263,20 @@ class DiskSpool:
             raise SaveFailed(f"the spool file {self._path} is shorter than what was written to it")
         return b"".join(parts)
 
-    def read_into(self, offset: int, target: memoryview) -> None:
-        """Fill `target` with the bytes from `offset`. Raises as `read`."""
-        got = 0
+    def read_into(self, offset: int, targets: Iterable[memoryview]) -> None:
+        """Fill the targets, none of them empty, one after another with the bytes from `offset`. Raises as
+        `read`."""
+        left = deque(targets)
         with self._open() as file:
-            while got < len(target):
-                count = os.preadv(file, [target[got:]], offset + got)
+            while left:
+                count = os.preadv(file, list(islice(left, AT_ONCE)), offset)
                 if not count:
                     raise SaveFailed(f"the spool file {self._path} is shorter than what was written to it")
-                got += count
+                offset += count
+                while left and len(left[0]) <= count:
+                    count -= len(left.popleft())
+                if count:
+                    left[0] = left[0][count:]
 
     @contextmanager
     def _open(self) -> Iterator[int]:
@@ -317,15 +326,12 @@ class DiskSpool:
     def stored(self, offset: int, size: int) -> list[tuple[int, Segment]]:
         """Where the ranges are, of those that touch this one, that are in blocks: (offset, where)."""
         with self._lock:
-            at = max(0, bisect_right(self._starts, offset) - 1)
-            found = []
-            while at < len(self._starts) and self._starts[at] < offset + size:
-                start = self._starts[at]
-                where = self._stored[start]
-                if start + where.size > offset:
-                    found.append((start, where))
-                at += 1
-            return found
+            first = max(0, bisect_right(self._starts, offset) - 1)
+            last = bisect_left(self._starts, offset + size, first)
+            found = [(start, self._stored[start]) for start in self._starts[first:last]]
+        if found and found[0][0] + found[0][1].size <= offset:
+            del found[0]
+        return found
 
 
 class _Descriptors:

@@ -110,7 +110,7 @@ def blocks_of(state: State) -> set[str]:
     """The blocks of a state, without hints."""
     if not isinstance(state, tuple):
         return set()
-    return {stripped(segment.source) for segment in state if isinstance(segment.source, str)}
+    return {stripped(source) for source in {source for source, _, _ in state} if isinstance(source, str)}
 
 
 _NOTHING, _EMPTY = "-", "d"

@@ -50,7 +50,7 @@ class Version:
         """In a form in which equal content in equal blocks is equal."""
         if self._data is None:
             ranges = ranges_of(self.manifest, self.listing, self.at)
-            self._data = data_of(Segment(locator, offset, size) for locator, _, offset, size in ranges)
+            self._data = data_of((locator, offset, size) for locator, _, offset, size in ranges)
         return self._data
 
 
@@ -70,12 +70,12 @@ class Changes(NamedTuple):
     directories_added: list[str]
 
 
-def data_of(segments: Iterable[Segment]) -> Data:
+def data_of(segments: Iterable[tuple[Source, int, int]]) -> Data:
     """The content of segments, without the hints of their blocks."""
     return tuple(joined(bare(segments)))
 
 
-def bare(segments: Iterable[Segment]) -> Iterator[Segment]:
+def bare(segments: Iterable[tuple[Source, int, int]]) -> Iterator[Segment]:
     """The segments with locators without hints; many are of few blocks."""
     known: dict[Source, Source] = {}
     for source, offset, size in segments:

@@ -40,9 +40,12 @@ def empty_line(path: str) -> bytes:
 
 def located(segments: Iterable[Segment], zero_block: str) -> Iterator[Range]:
     """Saved segments as ranges of blocks; zeros become ranges of the padding block."""
+    known, block_size = None, 0
     for source, offset, size in segments:
         if isinstance(source, str):
-            yield Range(source, int(stripped(source)[33:]), offset, size)
+            if source is not known:
+                known, block_size = source, int(stripped(source)[33:])
+            yield Range(source, block_size, offset, size)
             continue
         assert isinstance(source, Zeros)
         while size:
@@ -95,8 +98,11 @@ class LineWriter:
     def add(self, name: str, ranges: Iterable[Range]) -> None:
         """A file of any ranges; `name` is escaped already."""
         start = stop = -1
+        known, block = None, 0
         for locator, block_size, offset, size in ranges:
-            at = self.place(locator, block_size) + offset
+            if locator is not known:
+                known, block = locator, self.place(locator, block_size)
+            at = block + offset
             if at != stop:
                 if start >= 0:
                     self._tokens.append(f"{start}:{stop - start}:{name}")
@@ -260,8 +266,10 @@ def escaped(names: Sequence[str]) -> Sequence[str]:
 
 def ranges_of(index: ManifestIndex, listing: Listing, at: int) -> Iterator[Range]:
     """One file of a listing. Empty blocks inside of it are kept, as the SDK does."""
+    last, table = -1, index.blocks(listing.entry)
     for entry, position, size in listing.pieces(at):
-        table = index.blocks(entry)
+        if entry != last:
+            last, table = entry, index.blocks(entry)
         offsets = table.offsets
         number = bisect_right(offsets, position) - 1
         if size and position + size <= offsets[number + 1] and not table.has_empty:  # as nearly always

@@ -1,13 +1,18 @@
 """Bytes of stored blocks stay on the disk while unsaved changes need them, and make room for others."""
 
 import hashlib
+import os
+import random
+from collections.abc import Sequence
 from pathlib import Path
+
+import pytest
 
 from arvados_fuse.collection.segments import Segment
 from arvados_fuse.writeback.journal import Journal, Owner
-from arvados_fuse.writeback.kept import Kept
+from arvados_fuse.writeback.kept import Kept, read_pieces
 from arvados_fuse.writeback.pending import Pending, settled
-from arvados_fuse.writeback.spool import DiskSpool, Spools
+from arvados_fuse.writeback.spool import AT_ONCE, DiskSpool, Spools
 from arvados_fuse.writeback.states import PathChange
 
 COLLECTION = "zzzzz-4zz18-000000000000000"
@@ -138,3 +143,49 @@ def test_bytes_that_made_room_are_not_looked_for_by_the_next_mount(tmp_path: Pat
     assert dead.files() == 0
     dead.pending.close()
     assert Site(tmp_path / "room").kept.read(A) is None
+
+
+def test_pieces_that_lie_together_are_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a file that was written in many places: the block has its order, the spool that of the writes."""
+    spools = Spools(tmp_path)
+    one, other = spools.new(), spools.new()
+    count = AT_ONCE + 500
+    written = [number.to_bytes(2, "big") for number in range(count)]
+    pieces = [Segment(one, one.append(data), 2) for data in written]
+    pieces += [Segment(other, other.append(data) + 1, 1) for data in written[:3]]
+    wanted = [*written, *(data[1:] for data in written[:3])]
+    order = random.Random(5).sample(range(len(pieces)), len(pieces))
+    calls: list[int] = []
+    preadv = os.preadv
+
+    def counted(file: int, buffers: Sequence[memoryview], offset: int) -> int:
+        calls.append(len(buffers))
+        return preadv(file, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", counted)
+    buffer = bytearray(2 * count + 3)
+    read_pieces([pieces[at] for at in order], buffer)
+    assert bytes(buffer) == b"".join(wanted[at] for at in order)
+    assert sorted(calls) == [1, 1, 1, 500, AT_ONCE]
+
+
+def test_what_the_system_reads_in_part_is_read_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spools = Spools(tmp_path)
+    spool = spools.new()
+    spool.append(b"abcdefghij")
+    preadv = os.preadv
+
+    def short(file: int, buffers: Sequence[memoryview], offset: int) -> int:
+        """At most three bytes, which may end within a buffer or with one."""
+        first, *rest = buffers
+        some = [first[:3], *(buffer[: 3 - len(first)] for buffer in rest[:1] if len(first) < 3)]
+        return preadv(file, some, offset)
+
+    monkeypatch.setattr(os, "preadv", short)
+    buffer = bytearray(10)
+    read_pieces(
+        [Segment(spool, 5, 5), Segment(spool, 0, 1), Segment(spool, 1, 3), Segment(spool, 4, 1)], buffer
+    )
+    assert bytes(buffer) == b"fghijabcde"

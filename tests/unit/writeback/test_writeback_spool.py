@@ -39,7 +39,7 @@ def test_what_was_appended_comes_back(tmp_path: Path) -> None:
     assert [spool.append(b"abc"), spool.append(b""), spool.append(memoryview(b"defg"))] == [0, 3, 3]
     assert (spool.size(), spool.read(2, 4)) == (7, b"cdef")
     target = bytearray(3)
-    spool.read_into(4, memoryview(target))
+    spool.read_into(4, [memoryview(target)])
     assert target == b"efg"
     assert (spools.bytes, spools.appended) == (7, 7)
     assert (tmp_path / spool.name).stat().st_mode & 0o777 == 0o600
@@ -187,7 +187,7 @@ def test_a_file_that_was_cut_is_noticed(tmp_path: Path) -> None:
     with pytest.raises(SaveFailed, match="shorter"):
         spool.read(2, 3)
     with pytest.raises(SaveFailed, match="shorter"):
-        spool.read_into(2, memoryview(bytearray(3)))
+        spool.read_into(2, [memoryview(bytearray(3))])
 
 
 def test_a_spool_remembers_what_is_in_blocks(tmp_path: Path) -> None:
