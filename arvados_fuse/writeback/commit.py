@@ -28,7 +28,7 @@ from arvados_fuse.reporting.counters import Counters
 from arvados_fuse.writeback.failures import NO_ANSWER
 from arvados_fuse.writeback.latest import Known, Latest
 from arvados_fuse.writeback.locators import Renewal, Restored, signed_by
-from arvados_fuse.writeback.order import MovedAway, Neighbours, held_back, overtaken
+from arvados_fuse.writeback.order import Leaving, MovedAway, Neighbours, held_back, leaving, overtaken
 from arvados_fuse.writeback.overtaken import Company, replaced, to_keep
 from arvados_fuse.writeback.partial import manifest_of, state_at
 from arvados_fuse.writeback.pending import Batch, Pending, settled
@@ -54,6 +54,7 @@ class Commits:
         self._restored = Restored(self._latest.token)
         self._keeps_versions = hasattr(records, "versions_of")
         self._company = Company()
+        self._leaving = Leaving()
 
     def commit(self, pending: Pending, uuid: str, neighbours: Neighbours) -> int:
         """Save what is unsaved in a collection; gives the number of the last record that is part of it.
@@ -61,13 +62,19 @@ class Commits:
         Raises what the servers answer, ManifestError for a record that can't be read, NoSpaceError for the
         journal, and MovedAway when all is saved but what has to wait for other collections.
         """
-        batch = pending.take(uuid)
-        held = held_back(batch.rows, neighbours)
-        if held:
+
+        def decide() -> tuple[tuple[Batch, dict[str, str]], set[str]]:
+            batch = pending.take(uuid)
+            held = held_back(batch.rows, neighbours)
             ready = {path: row for path, row in batch.rows.items() if path not in held}
-            batch = batch._replace(rows=ready)
-        if batch.rows:
-            self._save(pending, batch, neighbours)
+            return (batch._replace(rows=ready), held), leaving(ready)
+
+        batch, held = self._leaving.begin(uuid, decide)
+        try:
+            if batch.rows:
+                self._save(pending, batch, neighbours)
+        finally:
+            self._leaving.end(uuid)
         if held:
             raise MovedAway(uuid, held.values())
         return batch.number

@@ -5,15 +5,19 @@ it. As long as some collection on the server has a block, new signatures for it 
 token is in use by then, and nobody takes it for garbage. So a path that is about to lose blocks which unsaved
 changes of another collection need stays there until those are saved.
 
-Pure values and functions.
+Pure values and functions, but for `Leaving`, which has a lock: any thread may call it.
 """
 
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from typing import TypeVar
 
 from arvados_fuse.collection.manifest.names import conflict_name
 from arvados_fuse.errors import ArvadosFuseError
 from arvados_fuse.writeback.pending import Pending, Row
 from arvados_fuse.writeback.states import State, blocks_of, same
+
+T = TypeVar("T")
 
 
 class MovedAway(ArvadosFuseError):
@@ -69,6 +73,42 @@ class Neighbours:
         )
 
 
+class Leaving:
+    """The blocks that collections lose by commits under way.
+
+    A program can move a file back while the collection that it left is being told to give it up. Then the
+    other one, which is about to give it up as well, would count on a collection that loses it just now.
+    """
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._blocks: dict[str, set[str]] = {}
+
+    def begin(self, uuid: str, decide: Callable[[], tuple[T, set[str]]]) -> T:
+        """What `decide` gives for a commit of this collection; its second answer are blocks that the
+        collection loses. Nobody else decides meanwhile, and it is decided anew when commits have ended that
+        lose one of the same. `end` must follow."""
+        with self._condition:
+            while True:
+                decided, blocks = decide()
+                if all(blocks.isdisjoint(others) for others in self._blocks.values()):
+                    self._blocks[uuid] = blocks
+                    return decided
+                self._condition.wait()
+
+    def end(self, uuid: str) -> None:
+        """The commit has ended, and its rows say what the server has."""
+        with self._condition:
+            del self._blocks[uuid]
+            self._condition.notify_all()
+
+
+def leaving(rows: Mapping[str, Row]) -> set[str]:
+    """The blocks that a collection loses by these rows."""
+    lost = set().union(*map(_lost, rows.values()))
+    return lost.difference(*(blocks_of(row.after) for row in rows.values())) if lost else lost
+
+
 def held_back(rows: Mapping[str, Row], neighbours: Neighbours) -> dict[str, str]:
     """The paths that have to wait, and for which collection.
 
@@ -110,7 +150,8 @@ def _lost(row: Row) -> set[str]:
 
 
 def _gained(row: Row) -> set[str]:
-    return blocks_of(row.after) - blocks_of(row.before)
+    """A request whose outcome is unknown may have taken away what was there."""
+    return blocks_of(row.after) - blocks_of(row.before).intersection(*map(blocks_of, row.attempted))
 
 
 def overtaken(older: Mapping[str, Row], newer: Mapping[str, State], moment: float) -> dict[str, str]:

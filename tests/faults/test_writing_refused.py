@@ -3,6 +3,7 @@
 import errno
 import os
 import secrets
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -288,6 +289,37 @@ def test_a_file_is_moved_back_while_its_move_is_refused(writing: WritingWorld) -
         writing.wait_saved(source, {"moved": b"never read"}, 20)
     assert "it was changed while it was being saved" in mount.log
     assert "can't be saved" not in mount.log
+
+
+def test_a_file_is_moved_back_while_it_is_taken_away(writing: WritingWorld) -> None:
+    """It was moved, the other collection has it, and the first one is being told to give it up. Then it is
+    moved back: the other one keeps it until the first has it again, for when the token is replaced then."""
+    account = Account(writing)
+    source = writing.site.collection({"moved": b"never read"})
+    target = writing.site.collection({"old": b"old"})
+    with writing.mount(environment=account.environment) as mount:
+        here, there = mount.root / source, mount.root / target
+        writing.gates.api.rule = lambda ask: Deed(hold=ask.changes(source))
+        (here / "moved").rename(there / "moved")
+        writing.gates.api.wait_held()
+        assert writing.tree(target).keys() == {"old", "moved"}
+        (there / "moved").rename(here / "moved")
+        saving = threading.Thread(target=synced, args=(there / "new", b"new"))
+        saving.start()
+        saving.join(2)  # time enough to give it up there too
+        writing.gates.api.held.pop(0).over.set()
+        writing.gates.api.wait_held()  # the first collection is to get it again
+        wait_for(lambda: "new" in writing.tree(target), "what can be saved is saved", 20)
+        assert writing.tree(source) == {}
+        assert writing.tree(target).keys() == {"old", "new", "moved"}
+        account.revoke()
+        empty_cache(mount)
+        account.renew()
+        writing.gates.clear()
+        writing.wait_saved(source, {"moved": b"never read"}, 20)
+        writing.wait_saved(target, {"old": b"old", "new": b"new"}, 20)
+        saving.join(20)
+        assert not saving.is_alive()
 
 
 @pytest.mark.parametrize("is_cached", [True, False])

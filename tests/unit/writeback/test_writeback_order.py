@@ -1,11 +1,15 @@
 """What is moved to another collection stays where it is until that one has it."""
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
+
+from servers import wait_for
 
 from arvados_fuse.collection.segments import Segment
 from arvados_fuse.writeback import DIRECTORY, State
-from arvados_fuse.writeback.order import Neighbours, held_back
+from arvados_fuse.writeback.order import Leaving, Neighbours, held_back, leaving
 from arvados_fuse.writeback.pending import Row
+from arvados_fuse.writeback.states import blocks_of
 
 A, B, C = ((Segment(f"{letter * 32}+4+A{'0' * 40}@77777777", 0, 4),) for letter in "abc")
 
@@ -77,3 +81,47 @@ def test_who_has_a_block_is_found() -> None:
     found = neighbours(one={"x": (A, None)}, two={"y": (None, A)}, three={"z": (B, C)})
     block = str(A[0].source)[:34]
     assert found.having({block}) == ["one"]
+
+
+def test_what_a_request_may_have_taken_away_is_lacking() -> None:
+    """It was moved there, taken away again and moved back; nobody knows yet what became of the second."""
+    ours = rows({"x": (A, None)})
+    there = Row(A, A, (None,), 0.0, None)
+    assert held_back(ours, Neighbours(lambda: [("other", {"y": there})])) == {"x": "other"}
+    assert held_back(ours, Neighbours(lambda: [("other", {"y": there._replace(attempted=(A, B))})])) == {
+        "x": "other"
+    }
+    assert held_back(ours, Neighbours(lambda: [("other", {"y": there._replace(attempted=(A,))})])) == {}
+
+
+def test_what_a_collection_loses() -> None:
+    assert leaving(rows({"x": (A, None), "y": (B, C), "z": (C, B), "new": (None, C)})) == blocks_of(A)
+    assert leaving(rows({"new": (None, C), "same": (A, A)})) == set()
+
+
+def test_two_do_not_give_up_a_block_at_once() -> None:
+    """The second decides when the first has ended, by what is so then; who loses other blocks need not
+    wait."""
+    books = Leaving()
+    asked: list[str] = []
+
+    def decide(blocks: State) -> Callable[[], tuple[str, set[str]]]:
+        def answer() -> tuple[str, set[str]]:
+            asked.append("decide")
+            return f"{len(asked)}", blocks_of(blocks)
+
+        return answer
+
+    assert books.begin("one", decide(A)) == "1"
+    assert books.begin("two", decide(B)) == "2"
+    found: list[str] = []
+    waiting = threading.Thread(target=lambda: found.append(books.begin("three", decide((*A, *C)))))
+    waiting.start()
+    wait_for(lambda: len(asked) == 3, "it is decided for the third")
+    books.end("two")
+    wait_for(lambda: len(asked) == 4, "it is decided anew")
+    assert found == []
+    books.end("one")
+    waiting.join(10)
+    assert found == ["5"]
+    books.end("three")
