@@ -103,6 +103,7 @@ class MountSession:
         self._replacer.stop()
         notified = self._notifier.stop()
         self._session.close(cut=not notified)
+        self.inside.unmounted()
         context, saved = self.filesystem.context, True
         if context.writeback is not None:
             saved = saving.drain(context.writeback, context, self._unsaved)
@@ -166,7 +167,7 @@ def build(options: MountOptions, settings: ApiSettings) -> MountSession:
     events = _changeable(options) and options.listen_events
     listener = _listener(options, settings, api, news) if events else None
     inside = Inside(options, operations, filesystem, api, blocks, listener)
-    inside.control.register("save", saving.answer_save(context))
+    inside.control.register("save", saving.answer_save(context, saving.directory(options)))
     warm.register(inside.control, filesystem)
     return MountSession(
         filesystem,

@@ -102,6 +102,10 @@ class Inside:
         """The mount is about to be taken down; until `close` it can still be looked at."""
         self._systemd.stopping(f"Unmounting {self._options.mount_dir}")
 
+    def unmounted(self) -> None:
+        """The mount is away; what is unsaved is being saved."""
+        self.control.leave_number()
+
     def close(self) -> None:
         """End what was started; safe to call twice and without `start`."""
         self._stopping.set()

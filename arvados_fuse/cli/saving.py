@@ -14,7 +14,9 @@ from types import FrameType
 from typing import Any
 
 from arvados_fuse.api import ApiClient
+from arvados_fuse.cli.alive import recover_command
 from arvados_fuse.cli.preflight import shared_cache
+from arvados_fuse.cli.showing import counted
 from arvados_fuse.cli.unsaved import ProgressLine
 from arvados_fuse.errors import ArvadosFuseError, Unreachable
 from arvados_fuse.keep import BlockCache
@@ -76,9 +78,10 @@ def record_open_files(context: Context) -> str:
     return "; ".join(errors)
 
 
-def answer_save(context: Context) -> Handler:
-    """The control request `save`: save everything now. Answers tell what is left, the last one whether and
-    why something can't be saved (`error`)."""
+def answer_save(context: Context, room: Path) -> Handler:
+    """The control request `save`: save everything now. Answers tell what is left, why it could not be saved
+    yet (`reason`), where it is kept (`kept_in`), by which `process`; the last one whether and why something
+    can't be saved (`error`)."""
 
     def answers(_arguments: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         writeback = context.writeback
@@ -97,7 +100,14 @@ def answer_save(context: Context) -> Handler:
             if not error and status.is_clean():
                 error = record_open_files(context)
                 status = writeback.status()
-            yield {"files": status.files, "bytes": status.bytes, "error": error}
+            yield {
+                "files": status.files,
+                "bytes": status.bytes,
+                "error": error,
+                "reason": _reasons(status),
+                "kept_in": str(room),
+                "process": os.getpid(),
+            }
             if error or status.is_clean():
                 return
 
@@ -125,16 +135,20 @@ def drain(writeback: WriteBack, context: Context, room: Path) -> bool:
             status = writeback.close(timeout=0.0)
     watch.line.end()
     if not status.is_clean():
-        reasons = sorted({one.error for one in status.collections if one.error})
-        why = f": {'; '.join(reasons)}" if reasons else ""
+        reasons = _reasons(status)
         logger.error(
-            "%d changed paths are not saved%s. They are kept in %s, and saved by the next arv-mount "
-            "--read-write with this cache or by arv-mount --recover",
-            status.files,
-            why,
+            "%s not saved%s. What is left is kept in %s, and saved by the next arv-mount --read-write with "
+            "this cache or by %s",
+            counted(status.files, "changed path is", "changed paths are"),
+            f": {reasons}" if reasons else "",
             room,
+            recover_command(room),
         )
     return not lost and status.is_clean()
+
+
+def _reasons(status: Status) -> str:
+    return "; ".join(sorted({one.error for one in status.collections if one.error}))
 
 
 class _Enough(Exception):
@@ -173,8 +187,9 @@ class _DrainWatch:
         if self._asked < ENOUGH:
             status = self._writeback.status()
             self.line.end()
+            what = counted(status.files, "changed path", "changed paths")
             print(
-                f"{status.files} changed paths ({status.bytes} bytes) would stay on this machine, to be "
-                "saved by the next mount. Ctrl-C once more ends it.",
+                f"{what} ({status.bytes} bytes) would stay on this machine, to be saved by the next mount. "
+                "Ctrl-C once more ends it.",
                 file=sys.stderr,
             )

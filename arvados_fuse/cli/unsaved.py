@@ -5,9 +5,13 @@ Used by `main.py` for `--unmount`, and by `saving.py`. Needs neither settings no
 
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from arvados_fuse.cli import live
+from arvados_fuse.cli.alive import recover_command
+from arvados_fuse.cli.showing import counted
 from arvados_fuse.errors import ArvadosFuseError
 
 QUIET = 1.0
@@ -21,10 +25,10 @@ def save_first(mount_dir: Path, *, patience: float) -> bool:
     """
     line = ProgressLine()
     last, moved = (0, 0), time.monotonic()
-    error = ""
+    answer: Mapping[str, Any] = {}
     try:
         for answer in live.ask(mount_dir, "save", silence=max(patience, 1.0)):
-            files, size, error = int(answer["files"]), int(answer["bytes"]), str(answer["error"])
+            files, size = int(answer["files"]), int(answer["bytes"])
             line.show(files, size)
             if (files, size) != last:
                 last, moved = (files, size), time.monotonic()
@@ -35,9 +39,20 @@ def save_first(mount_dir: Path, *, patience: float) -> bool:
     finally:
         line.end()
     if last[0]:
-        why = f": {error}" if error else ""
-        print(f"arv-mount: {last[0]} changed paths at {mount_dir} are not saved yet{why}", file=sys.stderr)
+        print(_left(mount_dir, last[0], answer), file=sys.stderr)
     return not last[0]
+
+
+def _left(mount_dir: Path, paths: int, answer: Mapping[str, Any]) -> str:
+    """What is left, why, where it is and what to do."""
+    room = Path(str(answer.get("kept_in", "")))
+    why = str(answer.get("error") or answer.get("reason") or "no answer from the server yet")
+    left = f"{counted(paths, 'changed path', 'changed paths')} at {mount_dir}"
+    return (
+        f"arv-mount: {left} {'is' if paths == 1 else 'are'} not saved yet: {why}. Nothing is lost: it is "
+        f"kept in {room}, and process {answer.get('process')} goes on trying to save it. How that stands is told "
+        f"by: {recover_command(room)}; that also saves what is left when the process has ended"
+    )
 
 
 class ProgressLine:

@@ -42,8 +42,27 @@ def ask(
     (who may not ask), and the kind of error with which the mount answered. Leaving the iterator ends the work
     in the mount.
     """
+    paths = [sockets.socket_path(directory, minor) for directory in directories(owner)]
+    yield from _exchange(paths, owner, name, arguments, silence, deadline)
+
+
+def ask_at(
+    path: Path, owner: int, name: str, arguments: Mapping[str, Any] | None = None, *, deadline: float
+) -> Iterator[dict[str, Any]]:
+    """The same of the process that listens at `path`."""
+    return _exchange([path], owner, name, arguments, deadline, deadline)
+
+
+def _exchange(
+    paths: Sequence[Path],
+    owner: int,
+    name: str,
+    arguments: Mapping[str, Any] | None,
+    silence: float,
+    deadline: float | None,
+) -> Iterator[dict[str, Any]]:
     end = float("inf") if deadline is None else time.monotonic() + deadline
-    with contextlib.closing(_connect(minor, owner, directories)) as connection:
+    with contextlib.closing(_connect(paths, owner)) as connection:
         try:
             connection.sendall(json.dumps({"request": name, "arguments": arguments or {}}).encode() + b"\n")
         except OSError as error:
@@ -63,15 +82,14 @@ def ask(
     raise Unreachable("the mount ended before it had answered")
 
 
-def _connect(minor: int, owner: int, directories: Callable[[int], Sequence[Path]]) -> socket.socket:
+def _connect(paths: Sequence[Path], owner: int) -> socket.socket:
     refused = ""
-    for directory in directories(owner):
-        path = sockets.socket_path(directory, minor)
+    for path in paths:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.settimeout(CONNECT_WITHIN)
         try:
-            if not sockets.belongs_to(directory, owner):
-                raise PermissionError(f"{directory} is not safe to use")
+            if not sockets.belongs_to(path.parent, owner):
+                raise PermissionError(f"{path.parent} is not safe to use")
             connection.connect(str(path))
             listening = PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size))
             if listening[1] != owner:

@@ -52,6 +52,7 @@ class ControlServer:
         self._directories = directories
         self._handlers: dict[str, Handler] = {}
         self._minor = 0
+        self._is_ending = False
         self._path: Path | None = None
         self._identity: tuple[int, int] | None = None
         self._listener: socket.socket | None = None
@@ -78,6 +79,22 @@ class ControlServer:
             self._wake = socket.socketpair()
             self._thread = threading.Thread(target=self._run, name="control", daemon=True)
             self._thread.start()
+
+    def leave_number(self) -> None:
+        """The mount is away, and its number may be another one's: listen under that of the process."""
+        with self._lock:
+            self._is_ending = True
+            if self._path is None or not self._in_place():
+                return
+            path = self._place(self._path.parent)
+            with contextlib.suppress(OSError):  # then it is made anew, in a while
+                self._path.rename(path)
+                self._path = path
+
+    def _place(self, directory: Path) -> Path:
+        if self._is_ending:
+            return sockets.ending_path(directory, os.getpid())
+        return sockets.socket_path(directory, self._minor)
 
     def close(self) -> None:
         """Take the socket away and cut off who is being answered."""
@@ -113,7 +130,7 @@ class ControlServer:
         logger.log(level, "--status and the like do not work for this mount (%s)", "; ".join(reasons))
 
     def _bind(self, directory: Path) -> None:
-        path = sockets.socket_path(directory, self._minor)
+        path = self._place(directory)
         # Bound under another name and moved when it listens: a socket of that name that refuses is dead.
         fresh = path.with_name(f".{path.name}")
         fresh.unlink(missing_ok=True)
@@ -241,7 +258,7 @@ class ControlServer:
 
 def remove_stale(directory: Path) -> None:
     """Remove sockets of mounts that are gone: nobody listens there. Raises OSError."""
-    for path in directory.glob("[0-9]*.sock"):
+    for path in [*directory.glob("[0-9]*.sock"), *directory.glob("ending-*.sock")]:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.setblocking(False)
             try:

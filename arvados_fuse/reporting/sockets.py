@@ -28,6 +28,11 @@ def socket_path(directory: Path, minor: int) -> Path:
     return directory / f"{minor}.sock"
 
 
+def ending_path(directory: Path, process: int) -> Path:
+    """The socket in `directory` of a process whose mount is away: its number may be another one's by now."""
+    return directory / f"ending-{process}.sock"
+
+
 def make_private(directory: Path) -> None:
     """Make the directory (0700) where it is missing; its parent must exist. Raises OSError, also when it
     belongs to somebody else or others may enter it."""

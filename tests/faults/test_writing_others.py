@@ -190,7 +190,7 @@ def test_a_trashed_collection_at_the_end_of_the_mount(writing: WritingWorld) -> 
         write(mount.root / uuid / "b", b"b")
         others.trash()
         writing.gates.clear()
-    assert "1 changed paths are not saved" in mount.log
+    assert "1 changed path is not saved" in mount.log
     assert uuid in mount.log
     others.untrash()
     with writing.mount():

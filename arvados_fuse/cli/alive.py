@@ -1,0 +1,105 @@
+"""What live mounts, and those that are ending, have not saved yet: for who looks for what dead ones left.
+
+Used by `recover.py` and `unsaved.py`. A process holds the lock of its directory for as long as it lives; what
+is in there only that process can tell, so it is asked.
+"""
+
+import contextlib
+import os
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from arvados_fuse.cli.preflight import shared_cache
+from arvados_fuse.cli.showing import counted
+from arvados_fuse.errors import ArvadosFuseError
+from arvados_fuse.reporting import asking, sockets
+
+WITHIN = 5.0
+"""Seconds that a process has to answer."""
+
+
+class Alive(NamedTuple):
+    """A process that holds a directory of unsaved changes.
+
+    mount_dir: where it mounted, "" when it did not answer; paths: changed and not saved, None likewise. ends:
+    whether its mount is away and it is saving what is left. reason: why it could not save yet, or "".
+    """
+
+    process: int
+    mount_dir: str = ""
+    paths: int | None = None
+    ends: bool = False
+    reason: str = ""
+
+
+def alive(directory: Path) -> list[Alive]:
+    """The processes that hold a directory below `directory` and may have something unsaved there."""
+    from arvados_fuse.writeback.rooms import NAME, leftovers  # only now: it loads much
+
+    if not directory.is_dir():
+        return []
+    dead = set()
+    for room in leftovers(directory):
+        dead.add(room.path)
+        room.release()
+    found = []
+    for path in sorted(directory.iterdir()):
+        if NAME.fullmatch(path.name) and path not in dead:
+            with contextlib.suppress(FileNotFoundError):  # it has ended in between, and had nothing left
+                found.append(_asked(int(path.name.split("-")[1]), path.stat().st_uid))
+    return [one for one in found if one.paths != 0]
+
+
+def sentence(one: Alive) -> str:
+    """What a person wants to know of it."""
+    if one.paths is None:
+        return (
+            f"Process {one.process} lives and does not tell what it has to save; "
+            "look again when it has ended."
+        )
+    reason = f" ({one.reason})" if one.reason else ""
+    what = counted(one.paths, "changed path", "changed paths")
+    if one.ends:
+        return (
+            f"Process {one.process} is still saving {what} of the mount that was at {one.mount_dir}{reason}; "
+            "what it can't save is there for --recover when it has ended."
+        )
+    return f"The mount at {one.mount_dir} (process {one.process}) has {what} to save{reason}."
+
+
+def recover_command(room: Path) -> str:
+    """The command that tells what lies in `room`, and saves it."""
+    cache = room.parent
+    if cache == shared_cache(os.environ):
+        return "arv-mount --recover"
+    return f"arv-mount --recover --disk-cache-dir {shlex.quote(str(cache))}"
+
+
+def _asked(process: int, owner: int) -> Alive:
+    for asked, ends in _sockets(process, owner):
+        with contextlib.suppress(ArvadosFuseError):
+            (status,) = asking.ask_at(asked, owner, "status", deadline=WITHIN)
+            if status["mount"]["process"] == process:
+                return _told(status, ends)
+    return Alive(process)
+
+
+def _sockets(process: int, owner: int) -> Iterator[tuple[Path, bool]]:
+    """Where it may listen, and whether as one whose mount is away."""
+    for directory in sockets.directories(owner):
+        yield sockets.ending_path(directory, process), True
+    for directory in sockets.directories(owner):
+        with contextlib.suppress(OSError):
+            for path in sorted(directory.glob("[0-9]*.sock")):
+                yield path, False
+
+
+def _told(status: Mapping[str, Any], ends: bool) -> Alive:
+    mount, unsaved = status["mount"], status["unsaved"]
+    paths, reasons = None, set()
+    if isinstance(unsaved, dict) and "files" in unsaved:
+        paths = int(unsaved["files"])
+        reasons = {str(one["error"]) for one in unsaved["collections"] if one["error"]}
+    return Alive(int(mount["process"]), str(mount["path"]), paths, ends, "; ".join(sorted(reasons)))
