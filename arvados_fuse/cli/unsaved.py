@@ -48,10 +48,11 @@ def _left(mount_dir: Path, paths: int, answer: Mapping[str, Any]) -> str:
     room = Path(str(answer.get("kept_in", "")))
     why = str(answer.get("error") or answer.get("reason") or "no answer from the server yet")
     left = f"{counted(paths, 'changed path', 'changed paths')} at {mount_dir}"
+    are, process = "is" if paths == 1 else "are", answer.get("process")
     return (
-        f"arv-mount: {left} {'is' if paths == 1 else 'are'} not saved yet: {why}. Nothing is lost: it is "
-        f"kept in {room}, and process {answer.get('process')} goes on trying to save it. How that stands is told "
-        f"by: {recover_command(room)}; that also saves what is left when the process has ended"
+        f"arv-mount: {left} {are} not saved yet: {why}. Nothing is lost: it is kept in {room}, and "
+        f"process {process} goes on trying to save it. How that stands is told by: "
+        f"{recover_command(room)}; that also saves what is left when the process has ended"
     )
 
 
