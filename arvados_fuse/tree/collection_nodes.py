@@ -29,7 +29,8 @@ from arvados_fuse.tree.nodes import Content, DirectoryNode, FileNode, Found, Nod
 from arvados_fuse.tree.open_files import OpenFile, OpenWriting
 from arvados_fuse.tree.version import Origin, Record, Version
 from arvados_fuse.tree.versions import versions_ref
-from arvados_fuse.tree.working import Working, Writer
+from arvados_fuse.tree.working import Working
+from arvados_fuse.tree.writer import Writer
 
 _first_open = threading.Lock()
 """Held while a file gets its company of readers."""

@@ -161,8 +161,8 @@ class CollectionState:
     def saved(self, record: Record, committed: Mapping[str, State]) -> None:
         """The server answered a commit of these paths with this record, perhaps a while ago."""
         working = self.working
-        if working is not None and not working.has_heard(committed):
-            working.take(record)
+        if working is not None:
+            working.saved(record, committed)
         self._update(record)
         if not self.shows(record.get("portable_data_hash")):
             self._content().expire()

@@ -51,7 +51,8 @@ class Context:
     deadline: the longest that a request of the kernel waits for a load.
     writeback: None on a read-only mount. storage_classes: for new collections. sync_on_close: whether closing
     a file waits until it is saved. save_deadline: the longest that a request waits for that. changed_here: is
-    told the key of a collection that was changed through this mount; never waits. expires_names: whether the
+    told the key of a collection that was changed through this mount; theirs_shown: of one that shows only now
+    what others changed. Neither waits. expires_names: whether the
     kernel can be told to ask again for the name of a directory without taking it from those who work there.
     """
 
@@ -80,6 +81,7 @@ class Context:
         self.expires_names = expires_names and writeback is None
         self.save_deadline = SAVE_DEADLINE
         self.changed_here: Callable[[str], None] = lambda _key: None
+        self.theirs_shown: Callable[[str], None] = lambda _key: None
         self._working: dict[str, CollectionState] = {}
         self._times: dict[str, Times] = {}
         self.blocks = blocks

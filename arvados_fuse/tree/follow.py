@@ -53,7 +53,8 @@ class Told(NamedTuple):
 
 
 class ChangedHere(NamedTuple):
-    """A collection that is shown in several places was changed through one of them."""
+    """A collection shows something else now, of which no event tells: it is shown in several places and was
+    changed through one of them, or shows only now what others had changed."""
 
     key: str
 
@@ -77,6 +78,7 @@ class Follower:
         self._inodes = inodes
         self._news = cast("queue.SimpleQueue[News | ChangedHere | RightsChanged]", news)
         context.changed_here = self._note_change
+        context.theirs_shown = lambda key: self._news.put(ChangedHere(key))
         self._invalidations = invalidations
         self._refresh_time = refresh_time
         # When to tell the kernel once more; and what has changed again since it was told.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from arvados_fuse.collection import File
 from arvados_fuse.errors import NotFoundError, SignatureRefused
 from arvados_fuse.keep import Reader
-from arvados_fuse.tree.working import Writer
+from arvados_fuse.tree.writer import Writer
 
 if TYPE_CHECKING:
     from arvados_fuse.tree.collection_nodes import CollectionFile

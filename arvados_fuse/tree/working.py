@@ -11,7 +11,6 @@ journal's transaction and never across a request. It comes before the locks of t
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from arvados_fuse.collection import Directory, File
@@ -19,8 +18,10 @@ from arvados_fuse.collection.content import Content, Holder
 from arvados_fuse.collection.manifest.changes import Finder
 from arvados_fuse.errors import IsADirectory, NotADirectory, NotFoundError
 from arvados_fuse.tree.attributes import nanoseconds
+from arvados_fuse.tree.left_alone import LeftAlone
 from arvados_fuse.tree.recorder import Recorder
 from arvados_fuse.tree.times import Times
+from arvados_fuse.tree.writer import Writer
 from arvados_fuse.writeback import DIRECTORY, PathChange, State
 from arvados_fuse.writeback.states import same
 
@@ -33,35 +34,6 @@ REST_AFTER = 2.0
 """Seconds without a change, and with all saved, after which the collection is taken from the server again."""
 LEFTOVERS_PATIENCE = 5.0
 """Seconds that a first look waits until what a dead mount left is saved; then it shows what is there."""
-
-
-class Writer:
-    """One file that is open for writing.
-
-    before: what the server had at its path when it was opened (or renamed), for the commit to compare with.
-    recorded: the version of the content that the journal has; -1 for none. mtime_ns: ns since 1970, None as
-    long as nothing was written. working: of the collection that the file lies in; another one after a rename
-    to there, through whichever place of the tree. It changes with the lock of both.
-    """
-
-    __slots__ = ("before", "mtime_ns", "opens", "recorded", "working")
-
-    def __init__(self, working: "Working", before: State, recorded: int) -> None:
-        self.working = working
-        self.before = before
-        self.recorded = recorded
-        self.opens = 0
-        self.mtime_ns: int | None = None
-
-    @contextmanager
-    def held(self) -> "Iterator[Working]":
-        """The working copy of the collection that the file lies in, with its lock."""
-        while True:
-            working = self.working
-            with working.lock:
-                if working is self.working:
-                    yield working
-                    return
 
 
 class Working:
@@ -81,12 +53,16 @@ class Working:
         self._finder: tuple[object, Finder] | None = None
         self._changed_at = time.monotonic()
         self._recorder = Recorder(self._write)
+        self._left = LeftAlone(self._heard)
 
     # What the server has
 
     def server_has(self, path: str) -> State:
-        """What is at `path` there as far as we know. See `State`: a directory counts only while it is
-        empty."""
+        """What it had at `path` when ours came from there, for a save to compare with."""
+        return self._left.before(path)
+
+    def _heard(self, path: str) -> State:
+        """What it has there by its last answer. See `State`: a directory counts only while it is empty."""
         baseline = self.collection.baseline
         if self._finder is None or self._finder[0] is not baseline:
             self._finder = (baseline, Finder(baseline))
@@ -98,7 +74,7 @@ class Working:
         return DIRECTORY if empty else None
 
     def is_ours(self, path: str) -> bool:
-        """Whether what is at `path` is to be left alone when others change it: unsaved, or being written."""
+        """Whether what is at `path` is ours: unsaved, or being written."""
         if self._pending(path) or self._recorder.waits(path):
             return True
         return any(content.linked and path_of(content) == path for content in self.writers)
@@ -117,19 +93,37 @@ class Working:
             if as_of is not None and as_of != self.taken:
                 return False
             self.taken += 1
-            changed = self.collection.take_record(record, ours=self.is_ours)
+            changed = self.collection.take_record(record, ours=self._is_left)
             self.answer = record
             self.version.pdh = str(record.get("portable_data_hash") or "")
             self._finder = None
-            moment = nanoseconds(record.get("modified_at"))
-            for path in changed:
-                self.times.set(path, moment)
+            self._took(changed)
+            self._took(self._left.take(self.collection.root, self.is_ours))
             return True
 
-    def has_heard(self, committed: Mapping[str, State]) -> bool:
-        """Whether a record that was taken already has all this: the answer to the commit is older, then."""
+    def _is_left(self, path: str) -> bool:
+        """Whether a path is to be left alone though others changed it."""
+        is_ours = self.is_ours(path)
+        if is_ours:
+            self._left.note(path)
+        return is_ours
+
+    def _took(self, changed: Iterable[str]) -> None:
+        """Others changed these paths: they have the time of the last answer."""
+        for path in changed:
+            self.times.set(path, nanoseconds((self.answer or {}).get("modified_at")))
+
+    def saved(self, record: Mapping[str, Any], committed: Mapping[str, State]) -> None:
+        """The server answered a commit of these paths with this record: ours comes from what it has there
+        now."""
         with self.lock:
-            return all(same(self.server_has(path), state) for path, state in committed.items())
+            # If a record that was taken already has all this, the answer may be older than that one.
+            if not all(same(self._heard(path), state) for path, state in committed.items()):
+                self.take(record)
+            self._left.saved(committed)
+            for content, writer in self.writers.items():
+                if content.linked and (path := path_of(content)) in committed:
+                    writer.before = committed[path]
 
     # Recording changes
 
@@ -343,6 +337,9 @@ class Working:
                 self.writers.pop(content, None)
                 # So that a file that is only looked at does not hold a spool that others share.
                 content.begin_spool()
+                if changed := self._left.take(self.collection.root, self.is_ours):
+                    self._took(changed)
+                    self.state.context.theirs_shown(self.state.key)
 
     def flush(self, content: Content) -> None:
         """Record the content if it differs from what the journal has."""

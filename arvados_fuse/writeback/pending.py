@@ -229,7 +229,7 @@ class Pending:
             self._remembered -= _weight(self._recent.pop((uuid, path)))
         self._recent[uuid, path] = state
         self._remembered += _weight(state)
-        while self._remembered > REMEMBERED:
+        while self._remembered > REMEMBERED and len(self._recent) > 1:
             self._remembered -= _weight(self._recent.popitem(last=False)[1])
 
     def discard(self, uuid: str) -> None:
