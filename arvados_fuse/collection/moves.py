@@ -72,7 +72,7 @@ class Moves:
                 length = min(length, stop - position)
                 yield Segment(spool, position, length)
             position += length
-            if at + 1 < len(starts) and position >= starts[at + 1]:
+            while at + 1 < len(starts) and position >= starts[at + 1]:
                 at += 1
 
     def missing(self, segments: Iterable[Segment]) -> list[Segment]:

@@ -112,7 +112,7 @@ class Committer:
             if group.first == NEVER:
                 group.first = now
                 group.since = time.time()
-                self._condition.notify()
+                self._condition.notify_all()  # others wait here, too, whom it does not concern
 
     def _group(self, pending: Pending, uuid: str) -> Group:
         key = (id(pending), uuid)

@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 import weakref
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -166,11 +166,13 @@ class Spools:
                 name, total = self._dead.popleft()
             except IndexError:
                 return
-            self._files.forget(str(self._directory / name))
-            with suppress(FileNotFoundError):
-                os.unlink(self._directory / name)
             with self._lock:
                 self.bytes -= total[0]
+                is_used_again = name in self._spools
+            if not is_used_again:
+                self._files.forget(str(self._directory / name))
+                with suppress(FileNotFoundError):
+                    os.unlink(self._directory / name)
 
     def remove_unknown(self) -> None:
         """Remove files that no spool stands for: left behind when a process was killed."""
@@ -315,13 +317,23 @@ class DiskSpool:
     # What is in blocks by now.
 
     def note_stored(self, offset: int, where: Segment) -> None:
-        """The bytes from `offset` are in a block, at `where`."""
+        """The bytes from `offset` are in a block, at `where`; noted unless a longer range has them."""
+        stop = offset + where.size
         with self._lock:
-            known = self._stored.get(offset)
-            if known is None:
-                insort(self._starts, offset)
-            if known is None or known.size < where.size:
-                self._stored[offset] = where
+            before = bisect_right(self._starts, offset) - 1
+            if before >= 0 and self._stop(before) >= stop:
+                return
+            first = last = bisect_left(self._starts, offset)
+            while last < len(self._starts) and self._stop(last) <= stop:
+                del self._stored[self._starts[last]]
+                last += 1
+            self._starts[first:last] = [offset]
+            self._stored[offset] = where
+
+    def _stop(self, at: int) -> int:
+        """Where a range that is stored ends; the caller holds the lock."""
+        start = self._starts[at]
+        return start + self._stored[start].size
 
     def stored(self, offset: int, size: int) -> list[tuple[int, Segment]]:
         """Where the ranges are, of those that touch this one, that are in blocks: (offset, where)."""

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import random
 import threading
 from pathlib import Path
 
@@ -247,3 +248,54 @@ def test_before_the_disk_is_full_spools_go_that_only_wait_for_the_collector(
     finally:
         gc.enable()
     spools.close()
+
+
+def test_ranges_that_lie_within_each_other_are_no_trouble(tmp_path: Path) -> None:
+    """A file is saved, and pieces of it again: whatever overlaps, the bytes are the same, and none twice."""
+    chance = random.Random(7)
+    spools = Spools(tmp_path)
+    for _ in range(300):
+        spool, data, moves = spools.new(), bytes(chance.randrange(256) for _ in range(60)), Moves()
+        spool.append(data)
+        blocks: dict[object, bytes] = {spool: data}
+        for number in range(chance.randrange(9)):
+            offset = chance.randrange(60)
+            size = chance.randrange(1, 61 - offset)
+            locator, before = f"{number:032x}+99", chance.randrange(4)
+            blocks[locator] = b"#" * before + data[offset : offset + size]
+            where = Segment(locator, before, size)
+            spool.note_stored(offset, where)
+            moves.add(Segment(spool, offset, size), where)
+        starts = [chance.randrange(60) for _ in range(5)]
+        state = [Segment(spool, start, chance.randrange(1, 61 - start)) for start in starts]
+        wanted = b"".join(data[offset : offset + size] for _, offset, size in state)
+        for found in (list(known_moves(state).translate(state)), list(moves.translate(state))):
+            assert all(segment.size > 0 for segment in found)
+            assert (
+                b"".join(blocks[source][offset : offset + size] for source, offset, size in found) == wanted
+            )
+
+
+def test_what_a_longer_range_has_is_not_noted(tmp_path: Path) -> None:
+    spool = Spools(tmp_path).new()
+    spool.append(bytes(100))
+    for offset, where in ((10, Segment(BLOCK, 0, 5)), (0, Segment(BLOCK, 0, 50)), (20, Segment(BLOCK, 0, 5))):
+        spool.note_stored(offset, where)
+    assert spool.stored(0, 100) == [(0, Segment(BLOCK, 0, 50))]
+
+
+def test_a_file_that_is_asked_for_again_stays(tmp_path: Path) -> None:
+    """As when a dead mount's journal is read: a spool is let go and needed again before its file is gone."""
+    (tmp_path / "00000007.spool").write_bytes(b"needed")
+    spools = Spools(tmp_path)
+    first = spools.existing("00000007.spool")
+    assert spools.bytes == 6
+    del first
+    gc.collect()
+    spool = spools.existing("00000007.spool")
+    spools.sweep()
+    assert (spool.read(0, 6), spools.bytes) == (b"needed", 6)
+    del spool
+    gc.collect()
+    spools.sweep()
+    assert (files(tmp_path), spools.bytes) == ([], 0)
