@@ -33,6 +33,8 @@ class ApiSettings:
     token: str = field(repr=False)
     insecure: bool = False
     ca_file: str = ""
+    ca_file_missing: str = ""
+    """What `SSL_CERT_FILE` names, when it is not there (and the machine's authorities are trusted)."""
     keep_services: tuple[str, ...] = ()
     deadline: float = 60.0
     environment: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
@@ -60,7 +62,8 @@ class ApiSettings:
             host=values["ARVADOS_API_HOST"].strip().removeprefix("https://").rstrip("/"),
             token=values["ARVADOS_API_TOKEN"].strip(),
             insecure=values.get("ARVADOS_API_HOST_INSECURE", "").strip().lower() in TRUE_WORDS,
-            ca_file=_ca_file(values),
+            ca_file=_named_ca_file(values) or str(arvados.util.ca_certs_path()),
+            ca_file_missing="" if _named_ca_file(values) else values.get("SSL_CERT_FILE", ""),
             keep_services=tuple(values.get("ARVADOS_KEEP_SERVICES", "").split()),
             environment=dict(environment),
             is_renewable="ARVADOS_API_TOKEN" in named or "ARVADOS_API_TOKEN" not in given,
@@ -71,11 +74,9 @@ class ApiSettings:
         return self.load(self.environment) if self.environment else self
 
 
-def _ca_file(values: Mapping[str, str]) -> str:
+def _named_ca_file(values: Mapping[str, str]) -> str:
     named = values.get("SSL_CERT_FILE", "")
-    if named and Path(named).exists():
-        return named
-    return str(arvados.util.ca_certs_path())
+    return named if named and Path(named).exists() else ""
 
 
 def _configured(environment: Mapping[str, str]) -> dict[str, str]:

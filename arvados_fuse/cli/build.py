@@ -8,11 +8,12 @@ before it.
 import logging
 import os
 import queue
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from arvados_fuse.api import ApiClient, ApiSettings, EventListener, News, Pace
-from arvados_fuse.cli import logs, saving, warm
+from arvados_fuse.cli import logs, possible, saving, warm
 from arvados_fuse.cli.inside import Inside
 from arvados_fuse.cli.preflight import shared_cache
 from arvados_fuse.fuse.notify import Notifier, expires_names
@@ -124,11 +125,12 @@ def build(options: MountOptions, settings: ApiSettings) -> MountSession:
     writeback: WriteBack | None = None
     try:
         blocks.start()
+        config = possible.checked(options, api)
         writeback = saving.make_writeback(options, api, blocks, sink) if options.read_write else None
         context = Context(
             api,
             blocks,
-            names=Names(_slash_substitution(api), options.encoding),
+            names=Names(_slash_substitution(config), options.encoding),
             refresh_time=options.refresh_time,
             directory_cache=options.directory_cache,
             filters=options.filters,
@@ -250,9 +252,9 @@ def _blocks(
     )
 
 
-def _slash_substitution(api: ApiClient) -> str:
+def _slash_substitution(config: Mapping[str, Any]) -> str:
     """What this cluster shows for `/` in names (`Collections.ForwardSlashNameSubstitution`), "" where not
     set."""
-    collections = api.config().get("Collections")
+    collections = config.get("Collections")
     value = collections.get("ForwardSlashNameSubstitution") if isinstance(collections, dict) else ""
     return value if isinstance(value, str) else ""

@@ -19,6 +19,10 @@ from arvados_fuse.options import Mode, MountOptions
 Action = Literal["mount", "replace", "unmount", "unmount_all", "recover"]
 
 
+CLEARING = ("unmount", "unmount_all", "replace")
+"""Actions that take away what is there; an empty name, as of a variable that is not set, is none for them."""
+WITHOUT_DASHES = ("status", "top", "unmount", "unmount-all", "replace", "recover", "warm", "pin", "unpin")
+"""What people take for commands, though they are options."""
 DIRECTORY_CACHE = 134217728
 """Bytes; the default of 3.2.1."""
 
@@ -47,7 +51,9 @@ def parse(arguments: Sequence[str], program: str = "arv-mount") -> Command:
     and for wrong options (2).
     """
     parser = make_parser(program)
-    found = parser.parse_args(list(arguments))
+    found, unknown = parser.parse_known_args(list(arguments))
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{_meant(found.mount_dir, unknown)}")
     settle_paths(found)
     _settle_mount_dir(parser, found, arguments)
     asking = asked(parser, found)
@@ -122,7 +128,16 @@ def _settle_mount_dir(
     if found.discard and found.action != "recover":
         parser.error("--discard goes with --recover")
     if found.mount_dir is None:
-        parser.error("the following arguments are required: MOUNT_DIR")
+        why = "; --exec took the rest of the line as the command, so put MOUNT_DIR before --exec"
+        parser.error(f"the following arguments are required: MOUNT_DIR{why if found.exec_args else ''}")
+    if not found.mount_dir and (found.action in CLEARING or found.ask):
+        parser.error("MOUNT_DIR is empty: name the directory (the current one is .)")
+
+
+def _meant(mount_dir: str | None, unknown: Sequence[str]) -> str:
+    """A hint for who leaves out the dashes."""
+    words = [word for word in (mount_dir, *unknown) if word in WITHOUT_DASHES]
+    return f" (did you mean --{words[0]}?)" if words else ""
 
 
 def _check_layout(found: argparse.Namespace) -> None:

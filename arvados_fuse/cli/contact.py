@@ -28,6 +28,8 @@ def check(settings: "ApiSettings") -> None:
     What may (a server that is down, a slow network) is no error here. Nothing is sent but the handshake.
     """
     host, port = _address(settings.host)
+    if not 0 < port < 65536:
+        raise SetupError(f"ARVADOS_API_HOST names port {port}, and ports are 1 to 65535; correct it")
     if "https" in getproxies() and not proxy_bypass(host):
         return
     with contextlib.ExitStack() as stack:
@@ -40,6 +42,12 @@ def check(settings: "ApiSettings") -> None:
                     f"ARVADOS_API_HOST names {host}, and no machine has that name; correct it"
                 ) from error
         except ssl.SSLCertVerificationError as error:
+            if settings.ca_file_missing:
+                raise SetupError(
+                    f"the certificate of {settings.host} is not trusted here ({error.verify_message}), and "
+                    f"SSL_CERT_FILE names {settings.ca_file_missing}, which does not exist; correct it, or "
+                    "for a test cluster set ARVADOS_API_HOST_INSECURE=1"
+                ) from error
             raise SetupError(
                 f"the certificate of {settings.host} is not trusted here ({error.verify_message}); "
                 "point SSL_CERT_FILE at its authority, or for a test cluster set ARVADOS_API_HOST_INSECURE=1"

@@ -47,6 +47,11 @@ def ask(
     """
     mounts = mounts_at(mount_dir)
     if not mounts:
+        if not os.path.lexists(mount_dir):
+            raise NotMounted(
+                f"nothing is mounted at {mount_dir}, which does not exist; make it and mount with: "
+                f"mkdir -p {mount_dir} && arv-mount {mount_dir}"
+            )
         raise NotMounted(f"nothing is mounted at {mount_dir}; mount with: arv-mount {mount_dir}")
     mount = mounts[0]
     try:

@@ -158,7 +158,11 @@ def _settings(path: str) -> dict[str, str]:
         why = error.strerror if isinstance(error, OSError) else "not text"
         raise Refused(f"the settings {path} can't be read ({why})") from None
     pairs = (line.strip().partition("=") for line in lines)
-    return {name.strip(): value.strip() for name, equals, value in pairs if equals and name[0] not in "#;"}
+    return {
+        name.strip(): value.strip()
+        for name, equals, value in pairs
+        if equals and name.strip() and not name.startswith(("#", ";"))
+    }
 
 
 def _become(name: str) -> None:

@@ -11,8 +11,9 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from arvados_fuse.cli.showing import counted
 from arvados_fuse.cli.warm_options import Warming
-from arvados_fuse.errors import InvalidArgument, SetupError
+from arvados_fuse.errors import InvalidArgument, NotFoundError, NotSupported, SetupError
 
 if TYPE_CHECKING:
     from arvados_fuse.reporting.control import ControlServer
@@ -22,6 +23,8 @@ SILENCE = 300.0
 """Seconds without an answer after which the mount is given up: it may load a large collection first."""
 LINE_EVERY = 5.0
 """Seconds between two lines where no display can be drawn."""
+
+NOT_PINNED = "nothing was pinned there"
 
 Answer = Mapping[str, Any]
 
@@ -67,7 +70,9 @@ def _by_mount(paths: Sequence[Path]) -> dict[Path, list[str]]:
         if place not in known:  # perhaps there is a symbolic link on the way
             place = next((above for above in (path, *path.parents) if mounts_at(above)), None)
         if place is None:
-            raise SetupError(f"{path} is on no mount of arv-mount.")
+            raise SetupError(
+                f"{path} is on no mount of arv-mount; mount with: arv-mount DIR, and name paths below DIR"
+            )
         below = path.relative_to(place)
         found.setdefault(place, []).append("" if below == Path() else str(below))
     return found
@@ -76,10 +81,19 @@ def _by_mount(paths: Sequence[Path]) -> dict[Path, list[str]]:
 def _ask(mount_dir: Path, paths: list[str], asked: Warming) -> Generator[Answer, None, None]:
     from arvados_fuse.cli.live import ask
 
-    if asked.unpin:
-        yield from ask(mount_dir, "unpin", {"paths": paths}, silence=SILENCE)
-    else:
-        yield from ask(mount_dir, "warm", {"paths": paths, "pin": asked.pin}, silence=SILENCE)
+    try:
+        if asked.unpin:
+            yield from ask(mount_dir, "unpin", {"paths": paths}, silence=SILENCE)
+        else:
+            yield from ask(mount_dir, "warm", {"paths": paths, "pin": asked.pin}, silence=SILENCE)
+    except NotFoundError as error:
+        path = mount_dir / error.subject
+        raise SetupError(f"{path} does not exist; see what there is with: ls {path.parent}") from error
+    except NotSupported as error:
+        raise SetupError(
+            f"{mount_dir / error.subject} is no data in Keep; name a project, a collection, or a file or "
+            "directory in a collection"
+        ) from error
 
 
 def _follow(answers: Iterator[Answer], what: str) -> int:
@@ -95,7 +109,8 @@ def _follow(answers: Iterator[Answer], what: str) -> int:
             else:
                 show(answer)
     if "unpinned" in done:
-        print(f"{done['unpinned']} unpinned")
+        pins = counted(done["unpinned"], "pin", "pins")
+        print(f"{pins} removed: what was kept by it may be evicted again" if done["unpinned"] else NOT_PINNED)
         return 0
     failures = int(done.get("failures", 0))
     print(f"{done.get('files', 0) - failures:,} files, {_amount(done.get('bytes', 0))}, are {what}")

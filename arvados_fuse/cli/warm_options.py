@@ -45,6 +45,8 @@ def warming(parser: argparse.ArgumentParser, found: argparse.Namespace) -> Warmi
     if found.action != "mount":
         other = found.action.replace("_", "-")
         parser.error(f"argument --{other}: not allowed with --warm, --pin and --unpin")
+    if "" in _paths(found):
+        parser.error("a PATH is empty: name it (the current directory is .)")
     if not _paths(found):
         parser.error("--warm, --pin and --unpin need a PATH on a mount")
     paths = [Path(os.path.abspath(path)) for path in _paths(found)]

@@ -287,7 +287,11 @@ def _call(options: argparse.Namespace, verb: str, path: str, body: dict[str, Any
 def _running(options: argparse.Namespace) -> LocalSettings:
     settings = find_running(options.data_dir)
     if settings is None:
+        data_dir = options.data_dir.absolute()
+        where = (
+            "" if data_dir == default_data_dir(os.environ) else f" --data-dir {shlex.quote(str(data_dir))}"
+        )
         raise SetupError(
-            f"No server is running on {options.data_dir}; start one with: python -m arvados_fuse.local serve"
+            f"No server is running on {data_dir}; start one with: python -m arvados_fuse.local serve{where}"
         )
     return settings

@@ -105,7 +105,10 @@ def _ids(context: Context, mode: str) -> DirectoryNode:
 def _collection(context: Context, target: str) -> DirectoryNode:
     by_hash = LOCATOR.fullmatch(target)
     if not by_hash and not COLLECTION_UUID.fullmatch(target):
-        raise SetupError(f"{target!r} is neither a collection's uuid nor a portable data hash.")
+        raise SetupError(
+            f"{target!r} is neither a collection's uuid nor a portable data hash; give one of these, as in "
+            "zzzzz-4zz18-... or d41d8cd9...+0 (Workbench shows both)"
+        )
     origin = keep_origin(context, target) if by_hash else None
     target = by_hash[1] if by_hash else target  # a signature is not for messages
     state = context.collection(target, lambda: CollectionState(context, target, origin=origin))
@@ -113,7 +116,8 @@ def _collection(context: Context, target: str) -> DirectoryNode:
         state.current()
     except NotFoundError as error:
         raise SetupError(
-            f"Collection {target} was not found on {context.api.host}, or you may not read it."
+            f"collection {target} was not found on {context.api.host}, or you may not read it; check the "
+            "uuid or hash, and whose token it is"
         ) from error
     return CollectionRoot(context, state)
 
@@ -122,11 +126,14 @@ def _project(context: Context, target: str) -> DirectoryNode:
     if GROUP_UUID.fullmatch(target):
         record = context.api.get_group(target)
         if record.get("group_class") not in GROUP_CLASSES:
-            raise SetupError(f"{target} is not a project.")
+            raise SetupError(f"{target} is a group of users, not a project; give a project's uuid")
     elif "-tpzed-" in target:
         record = context.api.get_user(target)
     else:
-        raise SetupError(f"{target!r} is not a project's uuid.")
+        raise SetupError(
+            f"{target!r} is not a project's uuid; give one, as in zzzzz-j7d0g-... (Workbench shows it), or a "
+            "user's uuid for that user's home"
+        )
     ref = project_ref(context, target, record)
     listing = context.listing(ref.key, lambda: Listing(context, ref.make_source()))
     return ListedDirectory(context, ref.key, listing, ref.mtime_ns)

@@ -114,7 +114,7 @@ class WarmingRun:
         """The directory at a path; or, for a file in a collection, its directory and its name."""
         node, names = self._root, [name for name in path.split("/") if name and name != "."]
         for number, name in enumerate(names):
-            content, _ = node.find(name)
+            content = self._found(node, name, path)
             if (
                 isinstance(node, CollectionDirectory)
                 and isinstance(content, tuple)
@@ -125,6 +125,13 @@ class WarmingRun:
                 return node, name
             node = self._child(node, name, content, path)
         return node, ""
+
+    @staticmethod
+    def _found(node: DirectoryNode, name: str, path: str) -> Any:
+        try:
+            return node.find(name)[0]
+        except NotFoundError as error:
+            raise NotFoundError(f"{path!r} does not exist", subject=path) from error
 
     @staticmethod
     def _child(node: DirectoryNode, name: str, content: Any, path: str) -> DirectoryNode:

@@ -74,7 +74,9 @@ def test_serve_status_env_stop(tmp_path: Path) -> None:
     assert command("stop", home=tmp_path).returncode == 0
     nobody = command("env", home=tmp_path)
     assert (nobody.returncode, nobody.stdout) == (1, "")
-    assert "serve" in nobody.stderr
+    assert nobody.stderr.endswith("start one with: python -m arvados_fuse.local serve\n")
+    nobody = command("env", "--data-dir", str(tmp_path / "an other"), home=tmp_path)
+    assert nobody.stderr.endswith(f" serve --data-dir '{tmp_path}/an other'\n")
     assert nobody.stderr.count("\n") == 1
 
 

@@ -216,11 +216,34 @@ class TestSetUpErrors:
 
     @pytest.mark.parametrize("target", ["zzzzz-4zz18-000000000000000", "nonsense", f"{0:032}+99"])
     def test_a_collection_that_cannot_be_read(self, site: Site, target: str) -> None:
-        assert target in refusal(site, "--collection", target, str(site.mnt))
+        sentence = refusal(site, "--collection", target, str(site.mnt))
+        assert target in sentence
+        assert "; " in sentence, "the next step"
 
     @pytest.mark.parametrize("target", ["zzzzz-j7d0g-000000000000000", "nonsense"])
     def test_a_project_that_cannot_be_read(self, site: Site, target: str) -> None:
-        assert target in refusal(site, "--project", target, str(site.mnt))
+        sentence = refusal(site, "--project", target, str(site.mnt))
+        assert target in sentence
+        assert "; " in sentence, "the next step"
+
+    @pytest.mark.parametrize(
+        ("mode", "filters"),
+        [
+            ("--all", '[["collections.bogus", "=", "x"]]'),
+            ("--home", '[["name", "resembles", "x"]]'),
+            ("--shared", '[["groups.bogus", "=", "x"]]'),
+            ("--by-tag", '[["links.bogus", "=", "x"]]'),
+        ],
+    )
+    def test_filters_that_the_server_does_not_take(self, site: Site, mode: str, filters: str) -> None:
+        sentence = refusal(site, mode, "--filters", filters, str(site.mnt))
+        assert "bogus" in sentence or "resembles" in sentence
+        assert sentence.endswith("; correct --filters: attributes and operators are those of the API\n")
+
+    def test_storage_classes_that_the_server_does_not_have(self, site: Site) -> None:
+        sentence = refusal(site, "--read-write", "--storage-classes", "default, cold", str(site.mnt))
+        wanted = f"arv-mount: --storage-classes: {site.settings.host} has no 'cold'; it has default\n"
+        assert sentence == wanted
 
     def test_a_mount_point_that_is_none(self, site: Site) -> None:
         assert "mkdir -p" in refusal(site, str(site.mnt / "missing"))

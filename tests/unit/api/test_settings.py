@@ -73,4 +73,6 @@ def test_the_certificates(tmp_path: Path) -> None:
     mine.touch()
     base = {"HOME": str(tmp_path), "ARVADOS_API_HOST": "x", "ARVADOS_API_TOKEN": TOKEN}
     assert ApiSettings.load({**base, "SSL_CERT_FILE": str(mine)}).ca_file == str(mine)
+    assert ApiSettings.load({**base, "SSL_CERT_FILE": str(mine)}).ca_file_missing == ""
     assert ApiSettings.load({**base, "SSL_CERT_FILE": "/nowhere"}).ca_file != "/nowhere"
+    assert ApiSettings.load({**base, "SSL_CERT_FILE": "/nowhere"}).ca_file_missing == "/nowhere"

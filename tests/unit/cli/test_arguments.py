@@ -226,6 +226,27 @@ def test_exec_takes_the_rest_of_the_line_up_to_two_dashes(
     assert command.options.mount_dir.name == "mnt"
 
 
+def test_a_command_that_took_the_mount_point_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert refused(capsys, "--exec", "true", "mnt") == (
+        "arv-mount: error: the following arguments are required: MOUNT_DIR; --exec took the rest of the line "
+        "as the command, so put MOUNT_DIR before --exec"
+    )
+
+
+@pytest.mark.parametrize("arguments", [["status", "mnt"], ["mnt", "status"], ["--debug", "status", "mnt"]])
+def test_dashes_that_were_left_out(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    assert refused(capsys, *arguments).endswith(" (did you mean --status?)")
+    assert parse(["status"]).options.mount_dir.name == "status"
+
+
+@pytest.mark.parametrize(
+    "option", ["--unmount", "--unmount-all", "--replace", "--status", "--warm", "--unpin"]
+)
+def test_an_empty_name_is_not_the_current_directory(capsys: pytest.CaptureFixture[str], option: str) -> None:
+    assert "is empty: name " in refused(capsys, option, "")
+    assert options("").mount_dir == Path.cwd(), "as 3.2.1"
+
+
 class TestLocal:
     def test_alone_it_uses_the_directory_of_the_user(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("XDG_DATA_HOME", raising=False)

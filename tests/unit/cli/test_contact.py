@@ -72,6 +72,9 @@ def test_an_untrusted_certificate_is_told_unless_nobody_cares(tmp_path: Path) ->
     tls = ensure_certificate(tmp_path)
     with server(in_https(tls)) as host, pytest.raises(SetupError, match=r"SSL_CERT_FILE.*HOST_INSECURE=1"):
         contact.check(settings(host))
+    wrong = pytest.raises(SetupError, match=r"names /nowhere, which does not exist; correct it")
+    with server(in_https(tls)) as host, wrong:
+        contact.check(settings(host, ca_file_missing="/nowhere"))
     with server(in_https(tls)) as host:
         contact.check(settings(host, insecure=True))
 
@@ -95,6 +98,12 @@ def test_a_proxy_makes_the_look_impossible(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)
     contact.check(settings("no such host"))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:99999", "127.0.0.1:0", "[::1]:65536"])
+def test_what_is_no_port(host: str) -> None:
+    with pytest.raises(SetupError, match="ports are 1 to 65535; correct it"):
+        contact.check(settings(host))
 
 
 @pytest.mark.parametrize("host", ["a" * 70 + ".example", "x..y"])

@@ -6,7 +6,7 @@ import pytest
 
 from arvados_fuse.cli import command
 from arvados_fuse.cli.described import options
-from arvados_fuse.cli.mount_helper import FAILED, NOT_HERE, WRONG, Refused, main, parse
+from arvados_fuse.cli.mount_helper import FAILED, NOT_HERE, WRONG, Refused, _settings, main, parse
 
 UUID = "zzzzz-4zz18-000000000000000"
 
@@ -119,6 +119,12 @@ def test_every_option_of_arv_mount_is_either_taken_or_left_out_on_purpose() -> N
 def test_no_options_at_all() -> None:
     assert parse(["none", "/mnt"]).arguments == ("/mnt",)
     assert parse(["none", "/mnt", "-o", ""]).arguments == ("/mnt",)
+
+
+def test_lines_of_settings_that_name_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "settings"
+    path.write_text("=\n = x\n#A=1\n;B=2\nARVADOS_API_HOST = h=1 \n\nplain\n")
+    assert _settings(str(path)) == {"ARVADOS_API_HOST": "h=1"}
 
 
 def test_refused_is_no_failure_of_the_mount() -> None:
