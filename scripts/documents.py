@@ -26,13 +26,19 @@ ENVIRONMENT = {
     "ARVADOS_KEEP_SERVICES": "URLs of Keep services to use instead of those that the API server names",
     "SSL_CERT_FILE": "authorities to trust instead of the machine's",
     "XDG_CACHE_HOME, CACHE_DIRECTORY": "where the block cache is, in `arvados/keep` or `keep` below",
-    "XDG_CONFIG_HOME, CONFIGURATION_DIRECTORY": "where `arvados/settings.conf` or `settings.conf` is",
+    "CONFIGURATION_DIRECTORY, XDG_CONFIG_HOME, XDG_CONFIG_DIRS": "where `settings.conf` is (the first: a "
+    "service manager's directory), or `arvados/settings.conf` (the user's, by default `~/.config`, and then "
+    "the machine's, by default `/etc/xdg`); the first that can be read counts",
+    "ARVADOS_MOUNT_SETTINGS": "a file with lines `NAME=value`, which come before all others; read again "
+    "when the token is refused",
 }
 EXIT_CODES = {
     "0": "done; with `--unmount` also when nothing was mounted",
     "1": "it could not be done; one sentence on standard error says why and what to do. Also when something "
     "that was written could not be saved",
     "2": "wrong options",
+    "130, 143": "SIGINT (Ctrl-C) or SIGTERM ended it before the mount was there, or while it did something "
+    "else than mount",
     "126, 127": "the command of `--exec` can't be run, or was not found",
     "128 + N": "signal N ended the command of `--exec`",
     "other": "what the command of `--exec` gave",
@@ -120,6 +126,15 @@ def manual() -> str:
 # docs/options.md
 
 
+def told_apart(option: Option) -> tuple[str, str]:
+    """The help text without what it says of the default, and that."""
+    text = option.help.replace("|", "\\|")
+    found = re.search(r" \(default:? ?([^()]*)\)", text)
+    if not found:
+        return text, option.default
+    return text[: found.start()] + text[found.end() :], found[1] or "yes"
+
+
 def reference() -> str:
     """docs/options.md."""
     lines = [
@@ -134,15 +149,15 @@ def reference() -> str:
         for option in members:
             name = ", ".join(f"`{name}`" for name in option.names)
             value = usage_value(option).replace("|", "\\|")
-            text = option.help.replace("|", "\\|")
-            lines.append(f"| {name}{f' {value}' if value else ''} | {text} | {option.default} |")
+            text, default = told_apart(option)
+            lines.append(f"| {name}{f' {value}' if value else ''} | {text} | {default} |")
     lines += ["", "## Exit codes", "", "| code | |", "|---|---|"]
     lines += [f"| {code} | {meaning} |" for code, meaning in EXIT_CODES.items()]
     lines += ["", "## Environment", "", "| variable | |", "|---|---|"]
     lines += [f"| `{name}` | {meaning} |" for name, meaning in ENVIRONMENT.items()]
     lines += [
         "",
-        "Instead of the first four, `~/.config/arvados/settings.conf` may have lines `NAME=value`.",
+        "Instead of the first five, `~/.config/arvados/settings.conf` may have lines `NAME=value`.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -141,7 +141,7 @@ def _add_custom(parser: argparse.ArgumentParser) -> None:
     for kind, help_text in (
         ("home", "your home project, as NAME"),
         ("shared", "projects shared with you, as NAME"),
-        ("tmp", "a new collection to write to, gone at unmount, as NAME"),
+        ("tmp", "a new collection to write to, gone at unmount, as NAME (with --read-write)"),
         ("by-id", "collections and projects by uuid or portable data hash, as NAME"),
         ("by-pdh", "collections by portable data hash, as NAME"),
         ("by-tag", "a directory for each tag, as NAME"),
@@ -208,7 +208,12 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--read-only", dest="read_write", action="store_false", default=False, help="change nothing (default)"
     )
-    group.add_argument("--read-write", dest="read_write", action="store_true", help="changes go to Arvados")
+    group.add_argument(
+        "--read-write",
+        dest="read_write",
+        action="store_true",
+        help="changes go to Arvados (the last of this and --read-only counts)",
+    )
     group.add_argument("--enable-write", dest="read_write", action="store_true", help=argparse.SUPPRESS)
     group.add_argument("--allow-other", action="store_true", help="let other users of this machine in")
     group.add_argument(
@@ -229,7 +234,8 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
         nargs=argparse.REMAINDER,
         dest="exec_args",
         metavar="COMMAND",
-        help="mount, run COMMAND, unmount; takes the rest of the line, so it comes last (or ends with --)",
+        help="mount, run COMMAND, unmount; takes the rest of the line, so it comes last (or ends with --, "
+        "after which only MOUNT_DIR may follow)",
     )
 
 

@@ -17,7 +17,7 @@ from arvados_fuse.tree.attributes import (
 from arvados_fuse.tree.context import Context
 from arvados_fuse.tree.listing import Entry, Listing, Source
 from arvados_fuse.tree.nodes import DirectoryNode, Found, Node, Snapshot
-from arvados_fuse.tree.xattrs import PROJECT_FIELDS
+from arvados_fuse.tree.xattrs import PROJECT_FIELDS, USER_FIELDS
 
 GROUP_CLASSES = ["project", "filter"]
 """Groups that are shown as directories; roles are not."""
@@ -38,7 +38,7 @@ class ListedObject(NamedTuple):
     @property
     def described_by(self) -> Sequence[str]:
         """See Described."""
-        return PROJECT_FIELDS
+        return USER_FIELDS if "-tpzed-" in self.uuid else PROJECT_FIELDS
 
     def field(self, name: str) -> Any:
         """See Described."""

@@ -60,7 +60,8 @@ FORMS: Mapping[str, _Form] = {
 """By the name after PREFIX. `properties` is JSON with sorted keys; `storage_classes` has commas between, as
 the option `--storage-classes` takes them; the others are as the API gives them."""
 COLLECTION_FIELDS = tuple(form.field for form in FORMS.values())
-PROJECT_FIELDS = ("uuid", "owner_uuid", "modified_at", "properties")
+USER_FIELDS = ("uuid", "owner_uuid", "modified_at")
+PROJECT_FIELDS = (*USER_FIELDS, "properties")
 
 
 def names(described: Described | None) -> list[bytes]:

@@ -71,6 +71,15 @@ def test_a_project(root: TreeDriver, made: dict[str, Any], mine: Maker) -> None:
     assert json.loads(found["properties"]) == {"b": 1, "a": "\u00e9"}
 
 
+def test_a_home(mine: Maker, tmp_path: Path) -> None:
+    """It belongs to a user, who has no properties: what is named can be read."""
+    user = mine.server.call("GET", "users/current", token=mine.token).body
+    with session(mine.server, mine.token, tmp_path, mode="all") as built:
+        found = attributes(TreeDriver(built.filesystem), "home")
+    wanted = {name: user[name] for name in ("modified_at", "owner_uuid", "uuid")}
+    assert found == wanted
+
+
 def test_what_has_none(world: World, tmp_path: Path) -> None:
     with session(world.server, world.token, tmp_path, mode="all") as built:
         root = TreeDriver(built.filesystem)
