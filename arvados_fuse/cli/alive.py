@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from arvados_fuse.cli.preflight import shared_cache
 from arvados_fuse.cli.showing import counted
 from arvados_fuse.errors import ArvadosFuseError
+from arvados_fuse.fuse.unmount import fuse_mounts
 from arvados_fuse.reporting import asking, sockets
 
 WITHIN = 5.0
@@ -88,12 +89,14 @@ def _asked(process: int, owner: int) -> Alive:
 
 def _sockets(process: int, owner: int) -> Iterator[tuple[Path, bool]]:
     """Where it may listen, and whether as one whose mount is away."""
-    for directory in sockets.directories(owner):
-        yield sockets.ending_path(directory, process), True
+    ending = [(sockets.ending_path(directory, process), True) for directory in sockets.directories(owner)]
+    yield from ending
+    mounted = {str(mount.minor) for mount in fuse_mounts()}
     for directory in sockets.directories(owner):
         with contextlib.suppress(OSError):
             for path in sorted(directory.glob("[0-9]*.sock")):
-                yield path, False
+                yield path, path.stem not in mounted
+    yield from ending  # it may have moved there meanwhile
 
 
 def _told(status: Mapping[str, Any], ends: bool) -> Alive:

@@ -104,7 +104,7 @@ def answer_save(context: Context, room: Path) -> Handler:
                 "files": status.files,
                 "bytes": status.bytes,
                 "error": error,
-                "reason": _reasons(status),
+                "reason": _reasons(status) or f"{context.api.host} has not answered yet",
                 "kept_in": str(room),
                 "process": os.getpid(),
             }

@@ -46,7 +46,7 @@ def save_first(mount_dir: Path, *, patience: float) -> bool:
 def _left(mount_dir: Path, paths: int, answer: Mapping[str, Any]) -> str:
     """What is left, why, where it is and what to do."""
     room = Path(str(answer.get("kept_in", "")))
-    why = str(answer.get("error") or answer.get("reason") or "no answer from the server yet")
+    why = str(answer.get("error") or answer.get("reason") or "why is not known")
     left = f"{counted(paths, 'changed path', 'changed paths')} at {mount_dir}"
     are, process = "is" if paths == 1 else "are", answer.get("process")
     return (
