@@ -84,7 +84,7 @@ class Cell(Generic[T]):
         self.subject = subject
         self._attempt: Attempt[T] | None = None
         self._value: Any = _NOTHING
-        self._loaded_at = 0.0
+        self._loaded_at = float("-inf")
         self._quiet_until = 0.0
         self._expired_at = float("-inf")
 
@@ -157,6 +157,11 @@ class Cell(Generic[T]):
         """A value that came another way, of unknown age: used while nothing better can be had."""
         self._value = value
         self._loaded_at = float("-inf")
+
+    def replace(self, value: T) -> None:
+        """The same in another form, or what was learned since another way: good for as long as the value was,
+        and to be asked for if that was."""
+        self._value = value
 
     def obey(self, policy: Policy) -> None:
         """From now on this says how long the value is fresh."""

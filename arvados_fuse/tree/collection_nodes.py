@@ -102,8 +102,8 @@ class CollectionFile(FileNode):
         if not isinstance(entry, File):
             return False
         if version is self._version:
-            # Without a working copy a version never changes: under one name it has one file.
-            return self.state.working is None or (entry.is_same(self._file) and entry.version() == self._seen)
+            # One that never was a working copy never changes: under one name it has one file.
+            return self.state.times is None or (entry.is_same(self._file) and entry.version() == self._seen)
         if entry != self._file:
             return False
         self._take(entry, version)

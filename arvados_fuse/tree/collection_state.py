@@ -195,8 +195,8 @@ class CollectionState:
         self.working = None
         record = working.answer
         if record is not None:
-            self._content().put(self._version(record))
-            self._content().touch(time.monotonic())
+            # Not fresher by that: somebody may have changed it since, and we were told and could not ask yet.
+            self._content().replace(self._version(record))
         self.context.end_working(self)
 
     def wait_loaded(self, seconds: float) -> bool:

@@ -154,6 +154,11 @@ def test_touch_and_put(server: Server, pool: Pool) -> None:
     cell.expire()
     cell.touch(time.monotonic() - 10)
     assert not cell.is_fresh(), "older news than the expiry"
+    cell.replace(6)
+    assert (cell.peek(), cell.is_fresh()) == (6, False), "fresh by another form"
+    cell.touch(time.monotonic())
+    cell.replace(7)
+    assert (cell.peek(), cell.is_fresh()) == (7, True), "asked for because of another form"
     cell.clear()
     assert cell.get(20) == 1
 
