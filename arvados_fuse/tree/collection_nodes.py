@@ -24,6 +24,7 @@ from arvados_fuse.tree.attributes import (
 from arvados_fuse.tree.collection_state import CollectionState
 from arvados_fuse.tree.context import Context
 from arvados_fuse.tree.described import DescribedCollection
+from arvados_fuse.tree.editing import edit_both
 from arvados_fuse.tree.listed import ListingRef
 from arvados_fuse.tree.nodes import Content, DirectoryNode, FileNode, Found, Node, Snapshot, Text
 from arvados_fuse.tree.open_files import OpenFile, OpenWriting
@@ -286,11 +287,9 @@ class CollectionDirectory(DirectoryNode):
     def rename(self, name: str, target: DirectoryNode, new_name: str) -> None:
         if not isinstance(target, CollectionDirectory):
             raise NotPermitted(f"{name!r} can't leave its collection", subject=name)
-        # Of two collections the lower key first, whoever renames from which into which.
-        first, second = sorted((self, target), key=lambda node: node.state.key)
-        first_name, second_name = (name, new_name) if first is self else (new_name, name)
-        with first._edit(first_name) as one, second._edit(second_name) as other:
-            working, into = (one, other) if first is self else (other, one)
+        self._need_changeable(name)
+        target._need_changeable(new_name)
+        with edit_both(self.state, target.state) as (working, into):
             working.rename(
                 self.directory(working.version), name, into, target.directory(into.version), new_name
             )
@@ -309,9 +308,12 @@ class CollectionDirectory(DirectoryNode):
                 working.times.set(path_in_collection(self), moment_ns)
 
     def _edit(self, name: str) -> AbstractContextManager[Working]:
+        self._need_changeable(name)
+        return self.state.edit()
+
+    def _need_changeable(self, name: str) -> None:
         if not self.state.writable or self.is_reserved(name):
             raise self._refusal(name)
-        return self.state.edit()
 
     def is_reserved(self, name: str) -> bool:
         """Whether the name is one of ours."""

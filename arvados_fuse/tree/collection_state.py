@@ -21,6 +21,7 @@ from arvados_fuse.tree import xattrs
 from arvados_fuse.tree.attributes import SIZE_MAX, nanoseconds
 from arvados_fuse.tree.cell import ALWAYS, Cell, Policy
 from arvados_fuse.tree.context import Context
+from arvados_fuse.tree.editing import edit_both
 from arvados_fuse.tree.times import Times
 from arvados_fuse.tree.version import (
     CONTENT,
@@ -122,17 +123,16 @@ class CollectionState:
     @contextmanager
     def edit(self) -> Iterator[Working]:
         """Hold the working copy's lock for a change of names, or of who writes."""
-        while True:
-            working = self.working
-            if working is None:
-                self._save_leftovers(self.context.deadline)
-                working = self.context.begin_working(self, partial(self._begin, self.current()))
-                if working is None:
-                    continue
-            with working.lock:
-                if self.working is working:
-                    yield working
-                    return
+        with edit_both(self, self) as (working, _):
+            yield working
+
+    def begin(self) -> Working:
+        """The working copy, made now if there is none. May wait for the server, so without a lock."""
+        working = self.working
+        while working is None:
+            self._save_leftovers(self.context.deadline)
+            working = self.context.begin_working(self, partial(self._begin, self.current()))
+        return working
 
     def save(self) -> None:
         """Bring everything that was changed to the server, unclosed files as they are now; wait for it."""
