@@ -232,6 +232,7 @@ class Commits:
             return all(one.signed(bare) == bare for one in signers) and not self._restored.has(locator)
 
         def signed(state: State) -> State:
+            state = signed_by(self._restored, state)
             for manifest in signers:
                 state = signed_by(manifest, state)
             return state
@@ -252,6 +253,7 @@ class Commits:
             }
             if zero_block != ZERO_BLOCK and not self._restored.has(zero_block):
                 zeros = self._uploads.zeros(self._latest.classes(batch.uuid), anew=True)
+                self._restored.add([zeros], token)
         except NO_ANSWER:
             raise
         except ArvadosFuseError as error:
@@ -263,7 +265,9 @@ class Commits:
             if unanswered is not None:
                 raise unanswered from error  # who did not answer may well sign later
             return None
-        self._restored.add([*renewal.fresh(), zeros], token)
+        finally:
+            # Whatever comes of it: the next time their bytes may be gone.
+            self._restored.add(renewal.fresh(), token)
         if rows == batch.rows and zeros == zero_block:
             return None
         fresh = batch._replace(rows=rows)

@@ -2,8 +2,9 @@
 
 Used by `uploads` (adds), `commit` (stores a block again, when the token that it was stored with has ended)
 and `relief` (takes the room). The bytes are where they were written: to keep them is to hold on to the spool.
-The oldest go first where there are too many, and nobody waits for room because of them. Where they are is
-written down in the journal, so that the next mount has them too when this one dies.
+The oldest go first where there are too many, and nobody waits for room because of them: but not those that
+were stored with another token than the one in use, for they are about to be needed. Where they are is written
+down in the journal, so that the next mount has them too when this one dies.
 
 Threads: any. The lock is never held while the journal is written to: who holds that may need room here.
 """
@@ -35,18 +36,27 @@ class Room(Protocol):
 
 
 class _Entry(NamedTuple):
+    """token: which the block was stored with; None: that of a dead mount."""
+
     pieces: tuple[Segment, ...]
     room: Room | None
+    token: str | None
 
 
 class Kept:
-    """See the module. limit: bytes. needed: gives the blocks that unsaved changes still need. room_of: gives
-    the room that a spool is of."""
+    """See the module. limit: bytes, of those stored with another token as many more. needed: gives the blocks
+    that unsaved changes still need. room_of: gives the room that a spool is of. token: gives the one in use.
+    """
 
     def __init__(
-        self, limit: int, needed: Callable[[], Set[str]], room_of: Callable[[DiskSpool], Room | None]
+        self,
+        limit: int,
+        needed: Callable[[], Set[str]],
+        room_of: Callable[[DiskSpool], Room | None],
+        token: Callable[[], str] = str,
     ) -> None:
         self._limit = limit
+        self.token = token
         self._needed = needed
         self._room_of = room_of
         self._lock = threading.Lock()
@@ -55,12 +65,12 @@ class Kept:
         # What the journals are yet to forget. Too long is no harm: what is gone is not believed.
         self._gone: deque[tuple[str, Room]] = deque()
 
-    def add(self, locator: str, pieces: Sequence[Segment]) -> None:
-        """A block was stored; its bytes are in these ranges of spools, in order."""
+    def add(self, locator: str, pieces: Sequence[Segment], token: str = "") -> None:
+        """A block was stored with this token; its bytes are in these ranges of spools, in order."""
         block, held = stripped(locator), tuple(pieces)
         source = held[0].source if held else None
         room = self._room_of(source) if isinstance(source, DiskSpool) else None
-        self._hold(block, _Entry(held, room))
+        self._hold(block, _Entry(held, room, token))
         if room is not None:
             try:
                 room.keep(block, held)
@@ -70,7 +80,7 @@ class Kept:
     def restore(self, room: Room, blocks: Mapping[str, Sequence[Segment]]) -> None:
         """A dead mount had kept these in a room that was taken over."""
         for block, pieces in blocks.items():
-            self._hold(block, _Entry(tuple(pieces), room))
+            self._hold(block, _Entry(tuple(pieces), room, None))
 
     def read(self, locator: str) -> bytearray | None:
         """The bytes of a block, if they are here. Raises SaveFailed when the disk has lost them."""
@@ -105,19 +115,27 @@ class Kept:
                 logger.debug("the journal goes on naming blocks that are saved: %s", error)
 
     def give_way(self) -> bool:
-        """Let the oldest go; False when there is none."""
+        """Let the oldest go of those that may; False when there is none."""
+        token = self.token()
         with self._lock:
-            if not self._entries:
-                return False
-            self._drop(next(iter(self._entries)))
-            return True
+            block = self._oldest(token)
+            if block is not None:
+                self._drop(block)
+            return block is not None
+
+    def _oldest(self, token: str) -> str | None:
+        """Of what was stored with the token in use."""
+        return next((block for block, entry in self._entries.items() if entry.token == token), None)
 
     def _hold(self, block: str, entry: _Entry) -> None:
+        token = self.token()
         with self._lock:
             self._drop(block)
             self._entries[block] = entry
             self._bytes += _size(entry.pieces)
-            while self._bytes > self._limit:
+            while self._bytes > self._limit and (oldest := self._oldest(token)) is not None:
+                self._drop(oldest)
+            while self._bytes > 2 * self._limit:
                 self._drop(next(iter(self._entries)))
 
     def _drop(self, block: str) -> None:

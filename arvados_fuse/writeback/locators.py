@@ -10,8 +10,9 @@ Threads: any.
 import re
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
-from arvados_fuse.collection.manifest import ManifestIndex, stripped
+from arvados_fuse.collection.manifest import stripped
 from arvados_fuse.collection.segments import Segment
 from arvados_fuse.collection.stores import BlockStore
 from arvados_fuse.writeback.kept import Kept
@@ -36,11 +37,18 @@ def expires(locator: str) -> float:
     return float(int(match[1], 16)) if match else float("inf")
 
 
-def signed_by(manifest: ManifestIndex, state: State) -> State:
-    """The state with the signatures that a manifest has for its blocks, as far as it has them."""
+class Signer(Protocol):
+    """Has signatures for some blocks: a manifest, or `Restored`."""
+
+    def signed(self, locator: str) -> str:
+        """The locator with its signature, as it is where it has none."""
+
+
+def signed_by(signer: Signer, state: State) -> State:
+    """The state with the signatures that somebody has for its blocks, as far as he has them."""
     if not isinstance(state, tuple):
         return state
-    signed = {source: manifest.signed(source) for source in _locators(state)}
+    signed = {source: signer.signed(source) for source in _locators(state)}
     return tuple(
         Segment(signed[source], offset, size) if isinstance(source, str) else Segment(source, offset, size)
         for source, offset, size in state
@@ -54,18 +62,25 @@ def _locators(state: tuple[Segment, ...]) -> set[str]:
 
 class Restored:
     """Locators of blocks that were stored again since the token in use is in use: nothing is gained by doing
-    it once more when the server refuses a change for another reason."""
+    it once more when the server refuses a change for another reason, and it may not be possible any more."""
 
     def __init__(self, token: Callable[[], str]) -> None:
         self._token = token
         self._lock = threading.Lock()
         self._of = ""
-        self._locators: set[str] = set()
+        self._locators: dict[str, str] = {}
 
     def has(self, locator: str) -> bool:
         """Whether this is one of them."""
         with self._lock:
-            return self._of == self._token() and locator in self._locators
+            return self._of == self._token() and self._locators.get(stripped(locator)) == locator
+
+    def signed(self, locator: str) -> str:
+        """See `Signer`."""
+        with self._lock:
+            if self._of != self._token():
+                return locator
+            return self._locators.get(stripped(locator), locator)
 
     def add(self, locators: Iterable[str], token: str) -> None:
         """These were stored, with this token or a newer one."""
@@ -73,7 +88,7 @@ class Restored:
             if token != self._of:
                 self._of = token
                 self._locators.clear()
-            self._locators.update(locators)
+            self._locators.update((stripped(locator), locator) for locator in locators)
 
 
 class Renewal:

@@ -98,7 +98,7 @@ class Uploads:
 
     def _store(self, block: Sequence[Segment], classes: Sequence[str]) -> None:
         size = sum(segment.size for segment in block)
-        file = _file_of(block)
+        file, token = _file_of(block), self.kept.token()
         with self._buffer(size) as buffer, memoryview(buffer) as view:
             read_pieces(block, buffer)
             locator = self._blocks.put(view, storage_classes=classes, file=file)
@@ -109,7 +109,7 @@ class Uploads:
             assert isinstance(segment.source, DiskSpool)
             segment.source.note_stored(segment.offset, Segment(locator, at, segment.size))
             at += segment.size
-        self.kept.add(locator, block)
+        self.kept.add(locator, block, token)
         self._stored(list(spools(tuple(block))))
 
     @contextmanager

@@ -108,7 +108,7 @@ class WriteBack:
         def room_of(spool: DiskSpool) -> Pending | None:
             return next((one for one in committer.rooms() if spool.is_of(one.spools)), None)
 
-        kept = Kept(limits.spool // KEPT_SHARE, needed, room_of)
+        kept = Kept(limits.spool // KEPT_SHARE, needed, room_of, getattr(records, "token", str))
         uploads = Uploads(blocks, stored, kept, counters, threads=limits.blocks)
         committer = Committer(Commits(records, blocks, uploads, saved, counters), limits)
         committer.add_room(pending)

@@ -291,6 +291,37 @@ def test_a_file_is_moved_back_while_its_move_is_refused(writing: WritingWorld) -
     assert "can't be saved" not in mount.log
 
 
+def test_what_was_stored_again_counts_though_the_save_came_to_nothing(writing: WritingWorld) -> None:
+    """By the next time its bytes may be gone, as when they made room on a full disk."""
+    account = Account(writing)
+    source = writing.site.collection({"moved": b"never read"})
+    target = writing.site.collection({"old": b"old"})
+    gate = writing.gates.api
+    with writing.mount(environment=account.environment) as mount:
+        here, there = mount.root / source, mount.root / target
+        gate.rule = lambda ask: Deed(status=422 if ask.changes(target) else 0)
+        assert synced(there / "a", b"new") == errno.EIO
+        gate.rule = lambda ask: Deed(hold=ask.changes(target))
+        (here / "moved").rename(there / "moved")  # so its signature is asked for last
+        gate.wait_held()
+        (there / "moved").rename(here / "moved")
+        account.revoke()
+        empty_cache(mount)
+        account.renew()
+        gate.held.pop(0).over.set()
+        gate.wait_held()  # the same with the new token
+        gate.held.pop(0).over.set()
+        wait_for(lambda: "it was changed while it was being saved" in mount.log, "it came to nothing")
+        gate.wait_held()
+        for spool in mount.cache.rglob("*.spool"):
+            os.truncate(spool, 0)
+        empty_cache(mount)
+        writing.gates.clear()
+        writing.wait_saved(target, {"old": b"old", "a": b"new"}, 20)
+        writing.wait_saved(source, {"moved": b"never read"}, 20)
+    assert "can't be stored again" not in mount.log
+
+
 def test_a_file_is_moved_back_while_it_is_taken_away(writing: WritingWorld) -> None:
     """It was moved, the other collection has it, and the first one is being told to give it up. Then it is
     moved back: the other one keeps it until the first has it again, for when the token is replaced then."""

@@ -121,6 +121,26 @@ class Site:
         return files(self.directory / "spool")
 
 
+def test_what_was_stored_with_another_token_makes_no_room(tmp_path: Path) -> None:
+    """Its signature ends with that token, and it is about to be stored again; only too much of it goes."""
+    spools = Spools(tmp_path)
+    token = "first"
+    kept = Kept(8, set, nowhere, lambda: token)
+    kept.add(A, [piece(spools, b"aaaa")], "first")
+    token = "second"
+    for locator, data in ((B, b"bbbb"), (C, b"cccc")):
+        kept.add(locator, [piece(spools, data)], "second")
+    assert [kept.read(locator) for locator in (A, B, C)] == [b"aaaa", None, b"cccc"]
+    assert kept.give_way()
+    assert not kept.give_way()
+    assert [kept.read(locator) for locator in (A, C)] == [b"aaaa", None]
+    token = "third"
+    for letter in b"defg":
+        data = bytes([letter]) * 4
+        kept.add(block(data), [piece(spools, data)], "second")
+    assert [kept.read(block(bytes([letter]) * 4)) is not None for letter in b"adefg"] == [False, *[True] * 4]
+
+
 def test_the_next_mount_has_what_a_dead_one_kept(tmp_path: Path) -> None:
     dead = Site(tmp_path / "room")
     first, second = dead.store("a", b"aaaa"), dead.store("b", b"bbbb")

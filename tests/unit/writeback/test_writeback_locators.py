@@ -90,13 +90,18 @@ def test_what_the_server_refused_is_stored_again_though_it_looks_good() -> None:
 def test_blocks_are_stored_again_once_for_a_token() -> None:
     token = "first"
     restored = Restored(lambda: token)
-    assert not restored.has("a")
-    restored.add(["a"], token)
-    restored.add(["b"], token)
-    assert restored.has("a")
-    assert restored.has("b")
+    a, b, c = (f"{letter * 32}+3+A{'0' * 40}@77777777" for letter in "abc")
+    state = (Segment(f"{'a' * 32}+3+A{'1' * 40}@77777777", 1, 2),)
+    assert not restored.has(a)
+    assert signed_by(restored, state) == state
+    restored.add([a], token)
+    restored.add([b], token)
+    assert restored.has(a)
+    assert restored.has(b)
+    assert signed_by(restored, state) == (Segment(a, 1, 2),)
     token = "second"
-    assert not restored.has("a"), "its signature is for the first token"
-    restored.add(["c"], token)
-    assert restored.has("c")
-    assert not restored.has("b")
+    assert not restored.has(a), "its signature is for the first token"
+    assert signed_by(restored, state) == state
+    restored.add([c], token)
+    assert restored.has(c)
+    assert not restored.has(b)
