@@ -58,12 +58,14 @@ class ApiSettings:
                 f"{' and '.join(missing)} not set: export {them}, or put {them} into "
                 "~/.config/arvados/settings.conf (in Workbench: Get API token)."
             )
+        named_file = values.get("SSL_CERT_FILE", "")
+        is_there = bool(named_file) and Path(named_file).exists()
         return cls(
             host=values["ARVADOS_API_HOST"].strip().removeprefix("https://").rstrip("/"),
             token=values["ARVADOS_API_TOKEN"].strip(),
             insecure=values.get("ARVADOS_API_HOST_INSECURE", "").strip().lower() in TRUE_WORDS,
-            ca_file=_named_ca_file(values) or str(arvados.util.ca_certs_path()),
-            ca_file_missing="" if _named_ca_file(values) else values.get("SSL_CERT_FILE", ""),
+            ca_file=named_file if is_there else str(arvados.util.ca_certs_path()),
+            ca_file_missing="" if is_there else named_file,
             keep_services=tuple(values.get("ARVADOS_KEEP_SERVICES", "").split()),
             environment=dict(environment),
             is_renewable="ARVADOS_API_TOKEN" in named or "ARVADOS_API_TOKEN" not in given,
@@ -72,11 +74,6 @@ class ApiSettings:
     def again(self) -> "ApiSettings":
         """The settings as `load` finds them now. Raises SetupError."""
         return self.load(self.environment) if self.environment else self
-
-
-def _named_ca_file(values: Mapping[str, str]) -> str:
-    named = values.get("SSL_CERT_FILE", "")
-    return named if named and Path(named).exists() else ""
 
 
 def _configured(environment: Mapping[str, str]) -> dict[str, str]:

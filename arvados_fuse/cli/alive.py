@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from arvados_fuse.cli.preflight import shared_cache
-from arvados_fuse.cli.showing import counted
+from arvados_fuse.cli.showing import changed_paths
 from arvados_fuse.errors import ArvadosFuseError
 from arvados_fuse.fuse.unmount import fuse_mounts
 from arvados_fuse.reporting import asking, sockets
@@ -61,7 +61,7 @@ def sentence(one: Alive) -> str:
             "look again when it has ended."
         )
     reason = f" ({one.reason})" if one.reason else ""
-    what = counted(one.paths, "changed path", "changed paths")
+    what = changed_paths(one.paths)
     if one.ends:
         return (
             f"Process {one.process} is still saving {what} of the mount that was at {one.mount_dir}{reason}; "

@@ -13,7 +13,7 @@ from pathlib import Path
 from arvados_fuse.cli import contact, logs, saving
 from arvados_fuse.cli.alive import alive, recover_command, sentence
 from arvados_fuse.cli.settings import settings_of
-from arvados_fuse.cli.showing import counted
+from arvados_fuse.cli.showing import changed_paths
 from arvados_fuse.errors import ArvadosFuseError, SetupError
 from arvados_fuse.options import MountOptions
 from arvados_fuse.writeback import Leftover, discard, list_pending
@@ -87,7 +87,7 @@ def _owner(leftover: Leftover) -> str:
 def _line(leftover: Leftover) -> str:
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(leftover.since))
     problem = f" ({leftover.problem})" if leftover.problem else ""
-    what = counted(leftover.paths, "changed path", "changed paths")
+    what = changed_paths(leftover.paths)
     return (
         f"{leftover.path}: {what}, {leftover.bytes} bytes of files, of {_owner(leftover)}, "
         f"mounted {when}{problem}"

@@ -16,7 +16,7 @@ from typing import Any
 from arvados_fuse.api import ApiClient
 from arvados_fuse.cli.alive import recover_command
 from arvados_fuse.cli.preflight import shared_cache
-from arvados_fuse.cli.showing import counted
+from arvados_fuse.cli.showing import changed_paths, counted
 from arvados_fuse.cli.unsaved import ProgressLine
 from arvados_fuse.errors import ArvadosFuseError, Unreachable
 from arvados_fuse.keep import BlockCache
@@ -187,7 +187,7 @@ class _DrainWatch:
         if self._asked < ENOUGH:
             status = self._writeback.status()
             self.line.end()
-            what = counted(status.files, "changed path", "changed paths")
+            what = changed_paths(status.files)
             print(
                 f"{what} ({status.bytes} bytes) would stay on this machine, to be saved by the next mount. "
                 "Ctrl-C once more ends it.",

@@ -90,6 +90,11 @@ def counted(number: int, one: str, many: str) -> str:
     return f"{number:,} {one if number == 1 else many}"
 
 
+def changed_paths(count: int) -> str:
+    """How many paths are unsaved, in words."""
+    return counted(count, "changed path", "changed paths")
+
+
 def _what(mount: Status) -> str:
     if mount["mode"] == "custom":
         return ", ".join(f"{one['name']} ({one['kind']})" for one in mount["custom"]) or "nothing"

@@ -11,7 +11,7 @@ from typing import Any
 
 from arvados_fuse.cli import live
 from arvados_fuse.cli.alive import recover_command
-from arvados_fuse.cli.showing import counted
+from arvados_fuse.cli.showing import changed_paths
 from arvados_fuse.errors import ArvadosFuseError
 
 QUIET = 1.0
@@ -47,7 +47,7 @@ def _left(mount_dir: Path, paths: int, answer: Mapping[str, Any]) -> str:
     """What is left, why, where it is and what to do."""
     room = Path(str(answer.get("kept_in", "")))
     why = str(answer.get("error") or answer.get("reason") or "why is not known")
-    left = f"{counted(paths, 'changed path', 'changed paths')} at {mount_dir}"
+    left = f"{changed_paths(paths)} at {mount_dir}"
     are, process = "is" if paths == 1 else "are", answer.get("process")
     return (
         f"arv-mount: {left} {are} not saved yet: {why}. Nothing is lost: it is kept in {room}, and "
