@@ -4,7 +4,8 @@ import errno
 import os
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -181,6 +182,16 @@ def empty_cache(mount: WritingMount) -> None:
         path.unlink()
 
 
+@contextmanager
+def moving(writing: WritingWorld) -> Iterator[tuple[Account, WritingMount, str, str]]:
+    """A mount of one's own account, and two collections: `moved`, which nobody has read, is in the first."""
+    account = Account(writing)
+    source = writing.site.collection({"moved": b"never read"})
+    target = writing.site.collection({"old": b"old"})
+    with writing.mount(environment=account.environment) as mount:
+        yield account, mount, source, target
+
+
 def test_the_token_ends_and_there_is_a_new_one(writing: WritingWorld) -> None:
     account = Account(writing)
     uuid = writing.site.collection({"old": b"old"})
@@ -271,10 +282,7 @@ def test_the_token_ends_while_files_are_moved_both_ways(writing: WritingWorld) -
 def test_a_file_is_moved_back_while_its_move_is_refused(writing: WritingWorld) -> None:
     """What is asked for with the old token can't be had with the new one, and is not wanted any more: nobody
     is told of a refusal."""
-    account = Account(writing)
-    source = writing.site.collection({"moved": b"never read"})
-    target = writing.site.collection({"old": b"old"})
-    with writing.mount(environment=account.environment) as mount:
+    with moving(writing) as (account, mount, source, target):
         here, there = mount.root / source, mount.root / target
         writing.gates.api.rule = lambda ask: Deed(hold=ask.changes(target))
         (here / "moved").rename(there / "moved")
@@ -293,11 +301,8 @@ def test_a_file_is_moved_back_while_its_move_is_refused(writing: WritingWorld) -
 
 def test_what_was_stored_again_counts_though_the_save_came_to_nothing(writing: WritingWorld) -> None:
     """By the next time its bytes may be gone, as when they made room on a full disk."""
-    account = Account(writing)
-    source = writing.site.collection({"moved": b"never read"})
-    target = writing.site.collection({"old": b"old"})
     gate = writing.gates.api
-    with writing.mount(environment=account.environment) as mount:
+    with moving(writing) as (account, mount, source, target):
         here, there = mount.root / source, mount.root / target
         gate.rule = lambda ask: Deed(status=422 if ask.changes(target) else 0)
         assert synced(there / "a", b"new") == errno.EIO
@@ -325,10 +330,7 @@ def test_what_was_stored_again_counts_though_the_save_came_to_nothing(writing: W
 def test_a_file_is_moved_back_while_it_is_taken_away(writing: WritingWorld) -> None:
     """It was moved, the other collection has it, and the first one is being told to give it up. Then it is
     moved back: the other one keeps it until the first has it again, for when the token is replaced then."""
-    account = Account(writing)
-    source = writing.site.collection({"moved": b"never read"})
-    target = writing.site.collection({"old": b"old"})
-    with writing.mount(environment=account.environment) as mount:
+    with moving(writing) as (account, mount, source, target):
         here, there = mount.root / source, mount.root / target
         writing.gates.api.rule = lambda ask: Deed(hold=ask.changes(source))
         (here / "moved").rename(there / "moved")
