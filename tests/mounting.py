@@ -1,9 +1,11 @@
 """Real mounts for tests: the command in a process of its own, its log read at the end."""
 
+import json
 import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,6 +42,12 @@ class Mounted:
             if line.startswith("VmRSS:"):
                 return int(line.split()[1]) * 1024
         raise AssertionError("the process is gone")
+
+    def asked(self) -> Counter[str]:
+        """How many requests of each kind the kernel has made."""
+        command = [sys.executable, str(PROJECT / "bin/arv-mount"), "--status", "--json", str(self.root)]
+        told = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+        return Counter({name: tally["count"] for name, tally in told["operations"].items()})
 
 
 @contextmanager

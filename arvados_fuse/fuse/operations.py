@@ -170,15 +170,12 @@ class Operations(llfuse.Operations):  # type: ignore[misc]
         """There are none."""
         return self._fs.readlink(inode)
 
+    @handler
     def getxattr(self, inode: int, name: bytes, ctx: Any = None) -> bytes:
-        """One extended attribute. What is no attribute of a user is refused at once, in the way that makes
-        programs (`ls`) ask once for a whole file system; the kernel asks for one at every write."""
+        """One extended attribute. What is no attribute of a user is refused in the way that makes programs
+        (`ls`) ask once for a whole file system."""
         if not name.startswith(b"user."):
             raise llfuse.FUSEError(errno.ENOTSUP)
-        return self._getxattr(inode, name)
-
-    @handler
-    def _getxattr(self, inode: int, name: bytes) -> bytes:
         return self._fs.getxattr(inode, name)
 
     @handler

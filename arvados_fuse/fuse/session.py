@@ -11,7 +11,7 @@ from pathlib import Path
 import llfuse
 
 from arvados_fuse.errors import SetupError
-from arvados_fuse.fuse import fusermount
+from arvados_fuse.fuse import fusermount, handshake
 from arvados_fuse.fuse.unmount import abort, mounts_at
 
 logger = logging.getLogger("arvados.arvados_fuse")
@@ -67,6 +67,11 @@ class Session:
             ) from error
         self._open = True
         (self._descriptor,) = _fuse_descriptors() - before
+        try:
+            handshake.shake(self._descriptor, self._operations)
+        except OSError as error:
+            self.close()
+            raise SetupError(f"mounting at {self._mount_dir} failed: {error}") from error
 
     def channel(self) -> tuple[int, int] | None:
         """A duplicate of the descriptor on which the mount is served, which the caller closes before `close`

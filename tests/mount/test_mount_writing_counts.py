@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 from counting import Requests, changing, request_counter, stored_blocks
-from mounting import mounted, needs_fuse
+from mounting import Mounted, mounted, needs_fuse
 from servers import LocalServer
 from worlds import Maker, environment
 from writing_bench import record_of
@@ -20,14 +20,27 @@ pytestmark = needs_fuse
 
 MIB = 1 << 20
 BLOCK = 64 * MIB
+SILENT_SINCE = (5, 12)
+"""The kernel that first leaves it to a file system to take rights from files that are written."""
+
+
+def kernel_release() -> tuple[int, int]:
+    """Major and minor number."""
+    major, minor = os.uname().release.split(".")[:2]
+    return int(major), int(re.split(r"\D", minor)[0])
 
 
 class Counted(NamedTuple):
     """A mount, and what its server was asked."""
 
     user: Maker
-    root: Path
+    mount: Mounted
     requests: Requests
+
+    @property
+    def root(self) -> Path:
+        """Where the mount is."""
+        return self.mount.root
 
     def collection(self) -> tuple[str, Path]:
         """A new one: uuid, and where it is."""
@@ -56,7 +69,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
 def counted(server: LocalServer, tmp_path: Path) -> Iterator[Counted]:
     user = Maker(server, server.new_user(f"user{secrets.token_hex(4)}")[1])
     with mounted(tmp_path, environment(server, user.token), "--read-write") as mount:
-        yield Counted(user, mount.root, request_counter(server))
+        yield Counted(user, mount, request_counter(server))
 
 
 def new_blocks(server: LocalServer, before: dict[str, int]) -> list[int]:
@@ -171,3 +184,20 @@ def test_looking_changes_nothing(counted: Counted) -> None:
     os.rename(top / "f", top / "f")
     fsync(top)
     assert counted.updates() == []
+
+
+@pytest.mark.skipif(
+    kernel_release() < SILENT_SINCE, reason="this kernel asks for security.capability before every write"
+)
+def test_a_write_is_one_request_of_the_kernel(counted: Counted) -> None:
+    """And attributes can be read all the same."""
+    uuid, top = counted.collection()
+    with open(top / "f", "wb", buffering=0) as file:
+        file.write(b"first")
+        before = counted.mount.asked()
+        for number in range(200):
+            file.write(b"%d" % number)
+        asked = counted.mount.asked() - before
+        assert (asked["write"], asked["getxattr"]) == (200, 0)
+        assert os.getxattr(top / "f", "user.arvados.uuid") == uuid.encode()
+    assert top.joinpath("f").read_bytes() == b"first" + b"".join(b"%d" % n for n in range(200))
