@@ -18,6 +18,7 @@ from arvados_fuse.tree.inode_cache import InodeCache
 from arvados_fuse.tree.looks import Looks
 from arvados_fuse.tree.names import Names
 from arvados_fuse.tree.pool import Pool
+from arvados_fuse.tree.recorder import Recorder
 from arvados_fuse.tree.times import Times
 from arvados_fuse.tree.weak_table import WeakTable
 
@@ -75,6 +76,7 @@ class Context:
     ) -> None:
         self.api = api
         self.writeback = writeback
+        self.recorder = Recorder(writeback.record_all if writeback is not None else lambda _changes: None)
         self.storage_classes = list(storage_classes)
         self.sync_on_close = sync_on_close
         # What is changed here is not told for directories, so there the kernel has to ask.

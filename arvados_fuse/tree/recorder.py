@@ -1,12 +1,16 @@
-"""Writes changes of one collection into the journal, and remembers those that it had no room for.
+"""Writes changes of collections into the journal, and remembers those that it had no room for.
 
-Used by `Working`, under its lock. What programs see here must not go back to what it was when the mount
-dies or the collection is taken from the server again: so what could not be written down, because the disk was
-full, is written down with whatever comes next, in the same transaction.
+One for a mount, used by each `Working`. What programs see here must not go back to what it was when the mount
+dies or a collection is taken from the server again: so what could not be written down, because the disk was
+full, is written down with whatever comes next to the same collection, in the same transaction. So is
+everything else that waits: it may be the other end of a move between two collections.
+
+Threads: any. The lock is held across the journal's transaction; it comes after that of a `Working`.
 """
 
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from arvados_fuse.errors import ArvadosFuseError
@@ -17,37 +21,48 @@ AGAIN = 1.0
 
 
 class Recorder:
-    """See the module. write: puts changes into the journal, all or none; raises NoSpaceError, SaveFailed."""
+    """See the module. write: puts changes, by the keys of collections, into the journal, all or none; raises
+    NoSpaceError, SaveFailed."""
 
-    def __init__(self, write: Callable[[Sequence[PathChange]], None]) -> None:
+    def __init__(self, write: Callable[[Mapping[str, Sequence[PathChange]]], None]) -> None:
         self._write = write
-        self._waiting: dict[str, PathChange] = {}
+        self._lock = threading.Lock()
+        self._waiting: dict[str, dict[str, PathChange]] = {}
         self._tried_at = float("-inf")
 
-    def record(self, changes: Sequence[PathChange]) -> None:
-        """Write down changes, and what waits. Raises what `write` raises; then they wait."""
-        if not changes and not self._waiting:
-            return
-        self._tried_at = time.monotonic()
-        try:
-            self._write([*self._waiting.values(), *changes])
-        except ArvadosFuseError:
-            for change in changes:
-                earlier = self._waiting.get(change.path, change)
-                self._waiting[change.path] = change._replace(before=earlier.before)
-            raise
-        self._waiting = {}
+    def record(self, changes: Mapping[str, Sequence[PathChange]]) -> None:
+        """Write down changes, and what waits if any of that is of the same collections. Raises what `write`
+        raises; then they wait."""
+        with self._lock:
+            late = self._waiting if not self._waiting.keys().isdisjoint(changes) else {}
+            keys = late.keys() | changes.keys()
+            together = {key: [*late.get(key, {}).values(), *changes.get(key, ())] for key in keys}
+            self._tried_at = time.monotonic()
+            try:
+                self._write(together)
+            except ArvadosFuseError:
+                self._keep(changes)
+                raise
+            if late:
+                self._waiting = {}
 
-    def try_again(self) -> None:
-        """Write down what waits, now and then; raises nothing."""
-        if time.monotonic() - self._tried_at > AGAIN:
+    def _keep(self, changes: Mapping[str, Sequence[PathChange]]) -> None:
+        for key, here in changes.items():
+            for change in here:
+                waiting = self._waiting.setdefault(key, {})
+                earlier = waiting.get(change.path, change)
+                waiting[change.path] = change._replace(before=earlier.before)
+
+    def try_again(self, key: str) -> None:
+        """Write down what waits of a collection, now and then; raises nothing."""
+        if self.is_behind(key) and time.monotonic() - self._tried_at > AGAIN:
             with suppress(ArvadosFuseError):
-                self.record(())
+                self.record({key: ()})
 
-    def waits(self, path: str) -> bool:
+    def waits(self, key: str, path: str) -> bool:
         """Whether a change of this path is in no journal."""
-        return path in self._waiting
+        return path in self._waiting.get(key, ())
 
-    def is_behind(self) -> bool:
-        """Whether some change is in no journal."""
-        return bool(self._waiting)
+    def is_behind(self, key: str) -> bool:
+        """Whether some change of this collection is in no journal."""
+        return key in self._waiting

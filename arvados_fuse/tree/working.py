@@ -19,7 +19,6 @@ from arvados_fuse.collection.manifest.changes import Finder
 from arvados_fuse.errors import IsADirectory, NotADirectory, NotFoundError
 from arvados_fuse.tree.attributes import nanoseconds
 from arvados_fuse.tree.left_alone import LeftAlone
-from arvados_fuse.tree.recorder import Recorder
 from arvados_fuse.tree.times import Times
 from arvados_fuse.tree.writer import Writer
 from arvados_fuse.writeback import DIRECTORY, PathChange, State
@@ -52,7 +51,7 @@ class Working:
         """How many records were taken."""
         self._finder: tuple[object, Finder] | None = None
         self._changed_at = time.monotonic()
-        self._recorder = Recorder(self._write)
+        self._recorder = state.context.recorder
         self._left = LeftAlone(self._heard)
 
     # What the server has
@@ -75,7 +74,7 @@ class Working:
 
     def is_ours(self, path: str) -> bool:
         """Whether what is at `path` is ours: unsaved, or being written."""
-        if self._pending(path) or self._recorder.waits(path):
+        if self._pending(path) or self._recorder.waits(self.state.key, path):
             return True
         return any(content.linked and path_of(content) == path for content in self.writers)
 
@@ -132,20 +131,24 @@ class Working:
 
         Raises NoSpaceError, SaveFailed; then it is written down with what comes next.
         """
-        self._changed_at = time.monotonic()
-        self._recorder.record(list(changes))
-        self.state.context.changed_here(self.state.key)
+        self._record({self: list(changes)})
 
-    def _write(self, changes: Sequence[PathChange]) -> None:
-        writeback = self.state.context.writeback
-        if writeback is not None and self.state.is_saved:
-            writeback.record(self.state.key, changes)
+    def _record(self, changes: Mapping["Working", Sequence[PathChange]]) -> None:
+        for working in changes:
+            working._changed_at = time.monotonic()
+        self._recorder.record({one.state.key: here for one, here in changes.items() if one.state.is_saved})
+        for working in changes:
+            working.state.context.changed_here(working.state.key)
+
+    def _record_late(self) -> None:
+        """Write down what the journal had no room for; raises if it still has none."""
+        self._recorder.record({self.state.key: ()})
 
     def catch_up(self) -> None:
-        """Write down what the journal had no room for, if it has now."""
-        if self._recorder.is_behind():
+        """The same, now and then and raising nothing."""
+        if self._recorder.is_behind(self.state.key):
             with self.lock:
-                self._recorder.try_again()
+                self._recorder.try_again(self.state.key)
 
     def added(self, path: str) -> list[PathChange]:
         """An empty directory was made at `path`."""
@@ -256,7 +259,7 @@ class Working:
     ) -> None:
         """Move an entry, also into another collection, by reference. Both locks are held by the caller.
 
-        Raises what POSIX has for it. Recorded first where it comes to lie, so that a crash loses nothing.
+        Raises what POSIX has for it. Recorded at once in both, so that no crash loses or doubles anything.
         """
         entry = directory.get(name)
         old, new = _join(directory, name), _join(into, new_name)
@@ -279,11 +282,7 @@ class Working:
         )
         here += target.filled(new)
         gone += self.emptied(directory)
-        if self is target:
-            self.record([*here, *gone])
-        else:
-            target.record(here)
-            self.record(gone)
+        self._record({self: [*here, *gone]} if self is target else {target: here, self: gone})
         self.times.move(old, target.times, new, is_directory=is_directory)
         now = time.time_ns()
         self.times.set(path_of(directory), now)
@@ -346,7 +345,7 @@ class Working:
         with self.lock:
             writer = self.writers.get(content)
             if writer is None or not content.linked or content.version == writer.recorded:
-                self._recorder.record(())
+                self._record_late()
                 return
             path = path_of(content)
             self.record([self.content_at(path, content), *self.filled(path)])
@@ -356,13 +355,13 @@ class Working:
         with self.lock:
             for content in list(self.writers):
                 self.flush(content)
-            self._recorder.record(())
+            self._record_late()
 
     # The end
 
     def is_at_rest(self) -> bool:
         """Whether nothing needs this any more."""
-        if self.writers or self._recorder.is_behind() or not self.state.is_saved:
+        if self.writers or self._recorder.is_behind(self.state.key) or not self.state.is_saved:
             return False
         if time.monotonic() - self._changed_at < REST_AFTER:
             return False

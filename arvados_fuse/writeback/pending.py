@@ -95,15 +95,20 @@ class Pending:
     # Recording.
 
     def record(self, uuid: str, changes: Sequence[PathChange]) -> int:
-        """Note changes, all or none; gives their number. Raises NoSpaceError, SaveFailed."""
+        """`record_all` of one collection."""
+        return self.record_all({uuid: changes})
+
+    def record_all(self, changes: Mapping[str, Sequence[PathChange]]) -> int:
+        """Note changes of collections, all or none; gives their number. Raises NoSpaceError, SaveFailed."""
         now = time.time()
         with self._lock:
-            rows = self._rows.get(uuid, {})
-            fresh: dict[str, Row] = {}
-            for change in changes:
-                old = fresh.get(change.path) or rows.get(change.path)
-                fresh[change.path] = self._coalesced(uuid, change, old, now)
-            self._store(uuid, fresh)
+            fresh: dict[str, dict[str, Row]] = {}
+            for uuid, here in changes.items():
+                rows, new = self._rows.get(uuid, {}), fresh.setdefault(uuid, {})
+                for change in here:
+                    old = new.get(change.path) or rows.get(change.path)
+                    new[change.path] = self._coalesced(uuid, change, old, now)
+            self._store(fresh)
             self._number += 1
             return self._number
 
@@ -131,17 +136,22 @@ class Pending:
             moves.copy(foreign, self.spools.new())
         return tuple(moves.translate(state))
 
-    def _store(self, uuid: str, fresh: Mapping[str, Row]) -> None:
+    def _store(self, fresh: Mapping[str, Mapping[str, Row]]) -> None:
         """Write rows to the journal, then to memory; those that are not needed are removed."""
-        rows = self._rows.get(uuid, {})
-        needed = {path: row for path, row in fresh.items() if row.is_needed()}
-        gone = [path for path in fresh if path not in needed and path in rows]
-        self._journal.write(
-            (_line(uuid, path, row) for path, row in needed.items()), [(uuid, path) for path in gone]
-        )
-        for path, row in needed.items():
-            self._put(uuid, path, row)
-        for path in gone:
+        needed = [
+            (uuid, path, row) for uuid, rows in fresh.items() for path, row in rows.items() if row.is_needed()
+        ]
+        kept = {(uuid, path) for uuid, path, _ in needed}
+        gone = [
+            (uuid, path)
+            for uuid, rows in fresh.items()
+            for path in rows
+            if (uuid, path) not in kept and path in self._rows.get(uuid, ())
+        ]
+        self._journal.write((_line(*one) for one in needed), gone)
+        for one in needed:
+            self._put(*one)
+        for uuid, path in gone:
             self._drop(uuid, path)
 
     def _put(self, uuid: str, path: str, row: Row) -> None:
@@ -181,8 +191,7 @@ class Pending:
             for uuid, path in keys:
                 row = self._rows[uuid][path]
                 fresh.setdefault(uuid, {})[path] = row._replace(after=settled(row.after))
-            for uuid, rows in fresh.items():
-                self._store(uuid, rows)
+            self._store(fresh)
             contents = [row.content for rows in fresh.values() for row in rows.values() if row.content]
         for content in contents:
             content.settle(known_moves(content.snapshot()[0]))
@@ -196,7 +205,7 @@ class Pending:
                 for path, row in batch.rows.items()
                 if path in current and same(current[path].after, row.after)
             }
-            self._store(batch.uuid, fresh)
+            self._store({batch.uuid: fresh})
 
     def mark_attempted(self, batch: Batch) -> None:
         """The server is about to be asked for the batch: from now on it may have it. Raises NoSpaceError."""
@@ -207,7 +216,7 @@ class Pending:
                 row = current.get(path, taken._replace(after=taken.before))
                 if not any(same(state, taken.after) for state in row.attempted):
                     fresh[path] = row._replace(attempted=(*row.attempted, taken.after))
-            self._store(batch.uuid, fresh)
+            self._store({batch.uuid: fresh})
 
     def finish(self, batch: Batch) -> None:
         """The server has the batch: drop the rows that are still the same, and base the others on it."""
@@ -220,7 +229,7 @@ class Pending:
                 after = taken.before if row is None else row.after
                 content = None if row is None else row.content
                 fresh[path] = Row(taken.after, after, (), now, content)
-            self._store(batch.uuid, fresh)
+            self._store({batch.uuid: fresh})
             for path, taken in batch.rows.items():
                 self._remember(batch.uuid, path, taken.after)
 

@@ -12,7 +12,7 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from arvados_fuse.collection.content import Content
@@ -168,13 +168,19 @@ class WriteBack:
     # When they are closed.
 
     def record(self, uuid: str, changes: Sequence[PathChange]) -> None:
-        """Note changes of one collection, all or none: durable against the end of this process on return.
+        """`record_all` of one collection."""
+        self.record_all({uuid: changes})
+
+    def record_all(self, changes: Mapping[str, Sequence[PathChange]]) -> None:
+        """Note changes of collections, all or none: durable against the end of this process on return.
 
         A path that has an unsaved change keeps its `before`; a change back to that is no change any more.
         Raises NoSpaceError, SaveFailed.
         """
-        if changes:
-            self._pending.record(uuid, changes)
+        changed = {uuid: here for uuid, here in changes.items() if here}
+        if changed:
+            self._pending.record_all(changed)
+        for uuid in changed:
             self._committer.changed(self._pending, uuid)
 
     def save(self, uuid: str | None, *, deadline: float) -> None:

@@ -9,6 +9,7 @@ import pytest
 from drivers import TreeDriver, read, refused
 from servers import wait_for
 from worlds import Maker, session
+from writing_bench import compare, record_of, sdk_reads
 
 from arvados_fuse.errors import NoSpaceError
 from arvados_fuse.tree import recorder, working
@@ -93,3 +94,30 @@ def test_what_could_not_be_recorded_is_recorded_while_somebody_looks(
             return writeback.is_pending(uuid) or record["portable_data_hash"] != before
 
         wait_for(is_recorded, "it is in the journal, or saved")
+
+
+def test_what_moved_to_another_collection_is_recorded_in_both_or_in_none(
+    mine: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever of them is changed next: it is never saved where it came to lie and left where it was."""
+    files = {"d/f": b"f", "g": b"g", "h": b"h", "stays": b"stays"}
+    one, other = (mine.collection(name, files)["uuid"] for name in "ab")
+    with session(mine.server, mine.token, tmp_path, read_write=True, mode="by_id") as built:
+        tree = TreeDriver(built.filesystem)
+        writeback = built.filesystem.context.writeback
+        assert writeback is not None
+        with monkeypatch.context() as patch:
+            patch.setattr(Journal, "write", _full)
+            for name, new in (("d", "moved"), ("g", "g2"), ("h", "h2")):
+                with refused(errno.ENOSPC):
+                    tree.rename(f"{one}/{name}", f"{other}/{new}")
+            assert not any(map(writeback.is_pending, (one, other)))
+        tree.mkdir(f"{one}/e")
+        assert writeback.pending(one).keys() >= {"d/f", "g", "h", "e"}
+        assert writeback.pending(other).keys() >= {"moved/f", "g2", "h2"}
+        writeback.save(None, deadline=20)
+    for uuid, expected in (
+        (one, {"e": None, "stays": b"stays"}),
+        (other, files | {"moved/f": b"f", "g2": b"g", "h2": b"h"}),
+    ):
+        compare(sdk_reads(mine, record_of(mine, uuid)["manifest_text"]), expected, uuid)
