@@ -47,7 +47,7 @@ def _run(command: Command) -> int:
     logs.configure(options.logfile, options.debug)
     if command.action in ("unmount", "unmount_all"):
         saved = _save_first(command)
-        _unmount(command, recursive=command.action == "unmount_all")
+        _unmount(command)
         return 0 if saved else FAILED
     if command.asked.what:
         return _show(command)
@@ -138,17 +138,22 @@ def _serve(options: MountOptions, ready: Callable[[], None]) -> int:
 def _save_first(command: Command) -> bool:
     from arvados_fuse.cli.unsaved import save_first
 
-    return save_first(command.options.mount_dir, patience=command.unmount_timeout)
+    return save_first(
+        command.options.mount_dir,
+        subtype=command.options.subtype or None,
+        recursive=command.action == "unmount_all",
+        patience=command.unmount_timeout,
+    )
 
 
-def _unmount(command: Command, recursive: bool = False) -> None:
+def _unmount(command: Command) -> None:
     from arvados_fuse.fuse.unmount import unmount
 
     unmount(
         command.options.mount_dir,
         subtype=command.options.subtype or None,
+        recursive=command.action == "unmount_all",
         timeout=command.unmount_timeout,
-        recursive=recursive,
     )
 
 

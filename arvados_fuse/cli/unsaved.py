@@ -13,16 +13,27 @@ from arvados_fuse.cli import live
 from arvados_fuse.cli.alive import recover_command
 from arvados_fuse.cli.showing import changed_paths
 from arvados_fuse.errors import ArvadosFuseError
+from arvados_fuse.fuse.unmount import mounts_at
 
 QUIET = 1.0
 """Seconds of saving before progress is shown."""
 
 
-def save_first(mount_dir: Path, *, patience: float) -> bool:
-    """Ask the live mount at `mount_dir`, if it is one of ours, to save everything; whether nothing is left.
+def save_first(
+    mount_dir: Path, *, subtype: str | None = None, recursive: bool = False, patience: float
+) -> bool:
+    """Ask the live mounts that `unmount` is about to take away to save everything; whether nothing is left.
 
-    patience: seconds without progress after which it is given up. A dead mount is never touched.
+    subtype, recursive: as there. patience: seconds without progress after which one is given up. A dead
+    mount, or one that is not ours, is never touched.
     """
+    mounts = mounts_at(mount_dir, subtype=subtype, recursive=recursive)
+    # One after another, and each of them: whatever became of the one before.
+    left = [path for path in dict.fromkeys(mount.path for mount in mounts) if not _save(Path(path), patience)]
+    return not left
+
+
+def _save(mount_dir: Path, patience: float) -> bool:
     line = ProgressLine()
     last, moved = (0, 0), time.monotonic()
     answer: Mapping[str, Any] = {}

@@ -89,6 +89,24 @@ def test_what_a_process_still_saves_is_not_called_nothing(writing: WritingWorld)
     assert recover(mount, {}).returncode == 0
 
 
+def test_each_of_several_mounts_is_asked_to_save_before_it_goes(writing: WritingWorld) -> None:
+    """One that can't, first or last, keeps no other from it."""
+    stuck, fine = (writing.site.api.create_collection({"name": name})["uuid"] for name in "ab")
+    mounts = [writing.begin("--retries=1", cache=cache) for cache in ("one", "two", "three")]
+    os.listdir(mounts[1].root / stuck)
+    writing.gates.api.rule = lambda ask: Deed(status=503 if ask.changes(stuck) else 0)
+    write(mounts[1].root / stuck / "f", b"1")
+    for number in (0, 2):
+        write(mounts[number].root / fine / f"f{number}", b"1")
+    done = command({}, "--unmount-all", writing.base)
+    assert f"arv-mount: 1 changed path at {mounts[1].top} is not saved yet: " in sentence(done)
+    assert len(done.stderr.splitlines()) == 1
+    assert writing.tree(fine) == {"f0": b"1", "f2": b"1"}
+    writing.gates.api.rule = lambda ask: Deed()
+    assert [mount.process.wait(60) for mount in mounts] == [0, 0, 0]
+    assert writing.tree(stuck) == {"f": b"1"}
+
+
 def test_what_keeps_a_dead_mounts_changes_from_being_saved(writing: WritingWorld) -> None:
     """Each time one sentence with the next step, and nothing is lost."""
     uuid = writing.site.api.create_collection({"name": "c"})["uuid"]
