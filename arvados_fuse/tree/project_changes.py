@@ -24,6 +24,7 @@ from arvados_fuse.tree.collection_state import CollectionState
 from arvados_fuse.tree.context import Context
 from arvados_fuse.tree.listed import ListedDirectory
 from arvados_fuse.tree.nodes import DirectoryNode, Text
+from arvados_fuse.tree.tmp import EMPTY_PDH
 from arvados_fuse.tree.trash import restore, trashed_at
 
 
@@ -57,6 +58,11 @@ def remove_collection(directory: ListedDirectory, name: str) -> None:
     if not state.current().collection.root.is_empty():
         raise NotEmptyError(f"collection {name!r} is not empty", subject=name)
     state.save()
+    # What is shown may be a moment old: others may have put something there.
+    record = directory.context.api.get_collection(ref.key, select=["portable_data_hash"])
+    if record.get("portable_data_hash") != EMPTY_PDH:
+        state.expire()
+        raise NotEmptyError(f"collection {name!r} is not empty: others have changed it", subject=name)
     try:
         directory.context.api.trash(ref.key)
     finally:
