@@ -37,6 +37,7 @@ def merge_into(
     *,
     now: float | None = None,
     ours: Callable[[str], bool] | None = None,
+    left: Callable[[str], None] | None = None,
 ) -> Merged:
     """Bring the changes from `base` to `theirs` into `root`, which was `base` once and was changed since.
 
@@ -44,10 +45,11 @@ def merge_into(
     of `theirs` that differs is not legal; nothing was merged then.
 
     ours: for a mount, which settles conflicts when it commits. Tells of a path whether it is to be left as it
-    is here; no conflict names are made, and files that are open keep the content that they have.
+    is here; no conflict names are made, and files that are open keep the content that they have. left: is
+    told of each path that they changed and that is left as it is here, for whatever reason.
     """
     changes = compare(base, theirs)
-    merge = _Merge(root, time.time() if now is None else now, ours)
+    merge = _Merge(root, time.time() if now is None else now, ours, left)
     for change in changes.files:
         if change.after is None and merge.may_remove(change):
             merge.remove(change.path)
@@ -68,17 +70,27 @@ def merge_into(
 class _Merge:
     """One merge. `renamed`: the conflict paths that were given so far, for whole directories too."""
 
-    def __init__(self, root: Directory, now: float, ours: Callable[[str], bool] | None) -> None:
+    def __init__(
+        self,
+        root: Directory,
+        now: float,
+        ours: Callable[[str], bool] | None,
+        left: Callable[[str], None] | None,
+    ) -> None:
         self.root = root
         self.now = now
         self.ours = ours
+        self.left = left or (lambda _path: None)
         self.changed: list[str] = []
         self.conflicts: list[str] = []
         self.renamed: dict[str, str] = {}
 
     def is_ours(self, path: str) -> bool:
-        """Whether what is at a path is to be left as it is here."""
-        return self.ours is not None and self.ours(path)
+        """Whether what is at a path is to be left as it is here; then that is told."""
+        is_ours = self.ours is not None and self.ours(path)
+        if is_ours:
+            self.left(path)
+        return is_ours
 
     def at(self, path: str) -> File | Directory | None:
         """What is at a path; None also when the way goes through a file."""
@@ -93,7 +105,10 @@ class _Merge:
         """Whether a file that they deleted is here what it was for them."""
         if self.is_ours(change.path):
             return False
-        return _data(self.at(change.path)) == _data(change.before)
+        here = _data(self.at(change.path))
+        if here != _data(change.before) and here is not None:
+            self.left(change.path)
+        return here == _data(change.before)
 
     def remove(self, path: str) -> None:
         parent, _, name = path.rpartition("/")
@@ -105,7 +120,7 @@ class _Merge:
     def take(self, change: Change, after: Version) -> None:
         """Let their file be at its path, or under a conflict name."""
         if self.ours is not None:
-            self._take_apart(change, after, self.ours)
+            self._take_apart(change, after)
             return
         local = self.at(change.path)
         mine = _data(local)
@@ -125,14 +140,14 @@ class _Merge:
         directory.put(name, Content(directory, name, after.segments(), changed=True))
         self._note(change.path, target)
 
-    def _take_apart(self, change: Change, after: Version, ours: Callable[[str], bool]) -> None:
+    def _take_apart(self, change: Change, after: Version) -> None:
         """Let their file be at its path, another file than the one that was there; or leave it for later."""
         path = change.path
-        if ours(path):
+        mine = _data(self.at(path))
+        if self.is_ours(path) or mine == _data(after):
             return
-        local = self.at(path)
-        mine = _data(local)
-        if mine == _data(after) or mine != _data(change.before) or self._behind_file(path):
+        if mine != _data(change.before) or self._behind_file(path):
+            self.left(path)
             return
         parent, _, name = path.rpartition("/")
         directory = self.root.find_or_create(parent, COLLECTION) if parent else self.root
@@ -147,7 +162,10 @@ class _Merge:
 
     def make_directory(self, path: str) -> None:
         """Let there be a directory at a path, unless a file of ours is in the way: nothing is lost then."""
-        if not self._behind_file(path) and self.at(path) is None:
+        found = self.at(path)
+        if self._behind_file(path) or isinstance(found, File):
+            self.left(path)
+        elif found is None:
             self.root.find_or_create(path, COLLECTION)
             self.changed.append(path)
 

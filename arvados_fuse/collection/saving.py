@@ -182,12 +182,16 @@ class SavingApi(CollectionState):
             self.take_record(self.records().get_collection(self.locator))
 
     def take_record(
-        self, record: Mapping[str, Any], *, ours: Callable[[str], bool] | None = None
+        self,
+        record: Mapping[str, Any],
+        *,
+        ours: Callable[[str], bool] | None = None,
+        left: Callable[[str], None] | None = None,
     ) -> list[str]:
         """Merge a newer record of this collection, which has `manifest_text`; gives the paths that changed.
 
         With the same portable data hash only signatures and fields are taken over. Files that are open stay
-        open, and show what their path has now where it was not changed here. ours: see `merge_into`.
+        open, and show what their path has now where it was not changed here. ours, left: see `merge_into`.
         """
         text = str(record.get("manifest_text") or "")
         with self.commit_lock:
@@ -199,7 +203,7 @@ class SavingApi(CollectionState):
                 if ours is None:
                     changed = self._merge(theirs)
                 else:
-                    changed = merge_into(self.root, self.baseline, theirs, ours=ours).changed
+                    changed = merge_into(self.root, self.baseline, theirs, ours=ours, left=left).changed
                 self.baseline = theirs
             self._remember(record)
             return changed

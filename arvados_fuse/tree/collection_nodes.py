@@ -207,12 +207,11 @@ class CollectionFile(FileNode):
 class CollectionDirectory(DirectoryNode):
     """A directory in a collection."""
 
-    __slots__ = ("_directory", "_version", "state")
+    __slots__ = ("_directory", "state")
 
     def __init__(self, context: Context, state: CollectionState) -> None:
         super().__init__(context)
         self.state = state
-        self._version: weakref.ref[Version] | None = None
         self._directory: weakref.ref[Directory] | None = None
 
     @property
@@ -322,11 +321,11 @@ class CollectionDirectory(DirectoryNode):
     def directory(self, version: Version) -> Directory:
         """This directory in `version`. Raises NotFoundError when it is not there any more, ManifestError."""
         known = self._directory() if self._directory is not None else None
-        if known is not None and known.linked and self._version is not None and self._version() is version:
+        # It may have gone to another collection, through another place that shows this one.
+        if known is not None and known.linked and known.tree is version.collection.root.tree:
             return known
         directory = self._resolve(version)
         self._directory = weakref.ref(directory)
-        self._version = weakref.ref(version)
         self.context.cache.resize(self.state)
         return directory
 

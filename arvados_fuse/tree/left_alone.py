@@ -6,7 +6,7 @@ would undo theirs without a trace. So the older state is kept until a save of th
 nothing of ours comes of it, theirs is taken.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from arvados_fuse.collection import Directory
 from arvados_fuse.collection.manifest import ManifestIndex
@@ -31,23 +31,29 @@ class LeftAlone:
         """What ours came from at a path."""
         return self._before[path] if path in self._before else self._heard(path)
 
-    def saved(self, paths: Iterable[str]) -> None:
-        """A save of ours was answered: from now on ours comes from that."""
+    def saved(self, paths: Iterable[str], later: Mapping[str, State]) -> None:
+        """A save of ours was answered: from now on ours comes from that.
+
+        later: what was saved of those paths where the answer has something that came after it.
+        """
         for path in paths:
             self._before.pop(path, None)
+        self._before.update(later)
 
     def take(self, root: Directory, is_ours: Callable[[str], bool]) -> list[str]:
         """Let there be theirs where ours is gone without having been saved; gives the paths that changed.
 
         Raises ManifestError when their lines are not legal.
         """
-        free = {path: state for path, state in self._before.items() if not is_ours(path)}
-        if not free:
-            return []
-        theirs = {path: self._heard(path) for path in free}
-        old, new = ManifestIndex(manifest_of(free)), ManifestIndex(manifest_of(theirs))
-        changed = merge_into(root, old, new, ours=lambda _path: False).changed
-        for path in free:
-            if path in changed or same(free[path], theirs[path]):
+        free = {path: self._heard(path) for path in self._before if not is_ours(path)}
+        changed: list[str] = []
+        # One by one, for they are of different moments: of one there may have been a file, of another one a
+        # file below it. What goes makes place for what comes.
+        for path in sorted(free, key=lambda path: free[path] is not None):
+            before, theirs = self._before[path], free[path]
+            old, new = (ManifestIndex(manifest_of({path: state})) for state in (before, theirs))
+            here = merge_into(root, old, new, ours=lambda _path: False).changed
+            if path in here or same(before, theirs):
                 del self._before[path]
+            changed += here
         return changed

@@ -10,14 +10,14 @@ journal's transaction and never across a request. It comes before the locks of t
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from arvados_fuse.collection import Directory, File
 from arvados_fuse.collection.content import Content, Holder
-from arvados_fuse.collection.manifest.changes import Finder
-from arvados_fuse.errors import IsADirectory, NotADirectory, NotFoundError
+from arvados_fuse.errors import IsADirectory, NotADirectory, NotFoundError, StaleFile
 from arvados_fuse.tree.attributes import nanoseconds
+from arvados_fuse.tree.heard import Heard
 from arvados_fuse.tree.left_alone import LeftAlone
 from arvados_fuse.tree.times import Times
 from arvados_fuse.tree.writer import Writer
@@ -49,10 +49,10 @@ class Working:
         """The record in the server's last answer, with its manifest."""
         self.taken = 0
         """How many records were taken."""
-        self._finder: tuple[object, Finder] | None = None
+        self._heard = Heard(self.collection)
         self._changed_at = time.monotonic()
         self._recorder = state.context.recorder
-        self._left = LeftAlone(self._heard)
+        self._left = LeftAlone(self._heard.at)
 
     # What the server has
 
@@ -60,27 +60,20 @@ class Working:
         """What it had at `path` when ours came from there, for a save to compare with."""
         return self._left.before(path)
 
-    def _heard(self, path: str) -> State:
-        """What it has there by its last answer. See `State`: a directory counts only while it is empty."""
-        baseline = self.collection.baseline
-        if self._finder is None or self._finder[0] is not baseline:
-            self._finder = (baseline, Finder(baseline))
-        finder = self._finder[1]
-        found = finder.file(path)
-        if found is not None:
-            return tuple(found.segments())
-        empty = path and finder.has_directory(path) and not finder.has_entries(path)
-        return DIRECTORY if empty else None
-
     def is_ours(self, path: str) -> bool:
         """Whether what is at `path` is ours: unsaved, or being written."""
-        if self._pending(path) or self._recorder.waits(self.state.key, path):
+        return self._is_recorded(path) or self._is_at_hand(path)
+
+    def _is_recorded(self, path: str) -> bool:
+        """Whether the journal has a change that was made here. (What a dead mount left was not.)"""
+        writeback = self.state.context.writeback
+        return writeback is not None and writeback.is_recorded(self.state.key, path)
+
+    def _is_at_hand(self, path: str) -> bool:
+        """Whether it is ours though the journal has nothing of it."""
+        if self._recorder.waits(self.state.key, path):
             return True
         return any(content.linked and path_of(content) == path for content in self.writers)
-
-    def _pending(self, path: str) -> bool:
-        writeback = self.state.context.writeback
-        return writeback is not None and writeback.is_pending(self.state.key, path)
 
     def take(self, record: Mapping[str, Any], as_of: int | None = None) -> bool:
         """The server has this record now: after a commit of ours, or because others changed it.
@@ -92,20 +85,13 @@ class Working:
             if as_of is not None and as_of != self.taken:
                 return False
             self.taken += 1
-            changed = self.collection.take_record(record, ours=self._is_left)
+            changed = self.collection.take_record(record, ours=self.is_ours, left=self._left.note)
             self.answer = record
             self.version.pdh = str(record.get("portable_data_hash") or "")
-            self._finder = None
+            self._heard.forget()
             self._took(changed)
             self._took(self._left.take(self.collection.root, self.is_ours))
             return True
-
-    def _is_left(self, path: str) -> bool:
-        """Whether a path is to be left alone though others changed it."""
-        is_ours = self.is_ours(path)
-        if is_ours:
-            self._left.note(path)
-        return is_ours
 
     def _took(self, changed: Iterable[str]) -> None:
         """Others changed these paths: they have the time of the last answer."""
@@ -114,15 +100,38 @@ class Working:
 
     def saved(self, record: Mapping[str, Any], committed: Mapping[str, State]) -> None:
         """The server answered a commit of these paths with this record: ours comes from what it has there
-        now."""
+        now. What a dead mount had left is among them as what others changed."""
         with self.lock:
+            later: dict[str, State] = {}
             # If a record that was taken already has all this, the answer may be older than that one.
-            if not all(same(self._heard(path), state) for path, state in committed.items()):
+            mine = {path: state for path, state in committed.items() if self._is_recorded(path)}
+            if not self._heard.has(committed):
                 self.take(record)
-            self._left.saved(committed)
+                later = self._heard.overtaken(mine)
+            self._left.saved(mine, later)
             for content, writer in self.writers.items():
-                if content.linked and (path := path_of(content)) in committed:
-                    writer.before = committed[path]
+                if content.linked and (path := path_of(content)) in mine:
+                    writer.before = mine[path]
+            if later:
+                self._show_theirs(self._is_newer_than(later))
+
+    def _is_newer_than(self, saved: Mapping[str, State]) -> Callable[[str], bool]:
+        """What tells whether something is ours of a path beyond what was saved of it."""
+        writeback = self.state.context.writeback
+        recorded = {} if writeback is None else writeback.recorded(self.state.key)
+
+        def is_newer(path: str) -> bool:
+            if path not in saved:
+                return self.is_ours(path)
+            return self._is_at_hand(path) or not same(recorded.get(path, saved[path]), saved[path])
+
+        return is_newer
+
+    def _show_theirs(self, is_ours: Callable[[str], bool]) -> None:
+        """Let there be theirs where nothing came of ours, or where theirs came after it."""
+        if changed := self._left.take(self.collection.root, is_ours):
+            self._took(changed)
+            self.state.context.theirs_shown(self.state.key)
 
     # Recording changes
 
@@ -313,8 +322,10 @@ class Working:
 
     def open_writer(self, content: Content, *, new: bool = False) -> Writer:
         """One more handle may write this content. new: it was made just now, and is to be recorded even if
-        nothing is written."""
+        nothing is written. Raises StaleFile when it lies in another collection by now."""
         with self.lock:
+            if content.linked and content.parent.tree is not self.collection.root.tree:
+                raise StaleFile(f"{content.name!r} was moved elsewhere", subject=self.state.key)
             writer = self.writers.get(content)
             if writer is None:
                 before = self.server_has(path_of(content)) if content.linked else None
@@ -336,9 +347,7 @@ class Working:
                 self.writers.pop(content, None)
                 # So that a file that is only looked at does not hold a spool that others share.
                 content.begin_spool()
-                if changed := self._left.take(self.collection.root, self.is_ours):
-                    self._took(changed)
-                    self.state.context.theirs_shown(self.state.key)
+                self._show_theirs(self.is_ours)
 
     def flush(self, content: Content) -> None:
         """Record the content if it differs from what the journal has."""

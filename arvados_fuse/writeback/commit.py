@@ -30,7 +30,7 @@ from arvados_fuse.writeback.latest import Known, Latest
 from arvados_fuse.writeback.locators import Renewal, Restored, signed_by
 from arvados_fuse.writeback.order import Leaving, MovedAway, Neighbours, held_back, leaving, overtaken
 from arvados_fuse.writeback.overtaken import Company, replaced, to_keep
-from arvados_fuse.writeback.partial import manifest_of, state_at
+from arvados_fuse.writeback.partial import manifest_of, of_one_moment, state_at
 from arvados_fuse.writeback.pending import Batch, Pending, settled
 from arvados_fuse.writeback.states import State, blocks_of, same, unsaved
 from arvados_fuse.writeback.status import Saved, Sink
@@ -170,6 +170,7 @@ class Commits:
                 there = state_at(finder, path)
                 if any(same(there, state) for state in row.attempted):
                     before[path] = there
+        before = of_one_moment(before, finder)
         return ManifestIndex(manifest_of(before)), ManifestIndex(manifest_of(after, zero_block))
 
     def _with_what_was_overtaken(

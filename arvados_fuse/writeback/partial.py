@@ -47,3 +47,20 @@ def state_at(finder: Finder, path: str) -> State:
     if finder.has_directory(path) and not finder.has_entries(path):
         return DIRECTORY
     return None
+
+
+def of_one_moment(states: Mapping[str, State], now: Finder) -> dict[str, State]:
+    """States that were learned at different moments, without those that can't have been at one.
+
+    Where a file is at a path and something below it, what the server does not have now goes: it is not what
+    is there, so nothing can be taken for it. The file stays if it is both. Raises as `state_at`.
+    """
+    found = dict(states)
+    for path in states:
+        above = path.rpartition("/")[0]
+        while above and found[path] is not None:
+            if isinstance(found.get(above), tuple):
+                is_file_now = isinstance(state_at(now, above), tuple)
+                found[path if is_file_now else above] = None
+            above = above.rpartition("/")[0]
+    return found

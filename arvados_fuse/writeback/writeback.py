@@ -215,6 +215,14 @@ class WriteBack:
             found.update(room.states(uuid))
         return found
 
+    def recorded(self, uuid: str) -> dict[str, State]:
+        """Of these what was changed through this mount."""
+        return self._pending.states(uuid)
+
+    def is_recorded(self, uuid: str, path: str) -> bool:
+        """Whether a path has an unsaved change that was made through this mount; cheap."""
+        return self._pending.has(uuid, path)
+
     def is_pending(self, uuid: str, path: str | None = None) -> bool:
         """Whether a path, or anything in the collection, has an unsaved change; cheap."""
         return any(room.has(uuid, path) for room in self._committer.rooms())
