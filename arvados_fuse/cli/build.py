@@ -5,6 +5,7 @@ main thread, `close`. All in the process that serves the mount: threads may exis
 before it.
 """
 
+import contextlib
 import logging
 import os
 import queue
@@ -66,6 +67,7 @@ class MountSession:
         self._replacer = replacer
         self._listener = listener
         self._rights = rights
+        self._saved = False
 
     def mount(self) -> None:
         """Mount at the directory of the options. Raises SetupError."""
@@ -94,25 +96,40 @@ class MountSession:
     def close(self) -> bool:
         """Take everything down; safe to call twice and after a failure in any earlier step.
 
-        Gives whether everything that was changed is saved; what is not stays on disk.
+        Gives whether everything that was changed is saved; what is not stays on disk. Raises what a step
+        raised, when all are done.
         """
-        self.inside.ending()
-        if self._listener is not None:
-            self._listener.close()
-        self._rights.stop()
-        self._follower.stop()
-        self._replacer.stop()
-        notified = self._notifier.stop()
-        self._session.close(cut=not notified)
-        self.inside.unmounted()
-        context, saved = self.filesystem.context, True
-        if context.writeback is not None:
-            saved = saving.drain(context.writeback, context, self._unsaved)
-        self.inside.close()
-        self.filesystem.close()
-        self._blocks.close()
-        self._api.close()
-        return saved
+        self._saved = False
+        with contextlib.ExitStack() as steps:  # each is taken whatever became of the one before
+            for step in reversed(
+                (
+                    self.inside.ending,
+                    *([self._listener.close] if self._listener is not None else []),
+                    self._rights.stop,
+                    self._follower.stop,
+                    self._replacer.stop,
+                    self._unmount,
+                    self.inside.unmounted,
+                    self._save,
+                    self.inside.close,
+                    self.filesystem.close,
+                    self._blocks.close,
+                    self._api.close,
+                )
+            ):
+                steps.callback(step)
+        return self._saved
+
+    def _unmount(self) -> None:
+        held = True
+        try:
+            held = not self._notifier.stop()
+        finally:
+            self._session.close(cut=held)
+
+    def _save(self) -> None:
+        context = self.filesystem.context
+        self._saved = context.writeback is None or saving.drain(context.writeback, context, self._unsaved)
 
 
 def build(options: MountOptions, settings: ApiSettings) -> MountSession:

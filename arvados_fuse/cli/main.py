@@ -121,10 +121,10 @@ def _serve(options: MountOptions, ready: Callable[[], None]) -> int:
         with contact.explain(settings), logs.one_sentence():
             session = build(options, settings)
         try:
+            ending.hold()  # a mount that is half made could be left behind
             session.mount()
             session.start()
             heap.keep_loaded()
-            ending.hold()
             ready()
             session.inside.ready()
             logger.debug("arv-mount %s: %s is mounted at %s", __version__, settings.host, options.mount_dir)
