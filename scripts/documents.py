@@ -37,8 +37,8 @@ EXIT_CODES = {
     "1": "it could not be done; one sentence on standard error says why and what to do. Also when something "
     "that was written could not be saved",
     "2": "wrong options",
-    "130, 143": "SIGINT (Ctrl-C) or SIGTERM ended it before the mount was there, or while it did something "
-    "else than mount",
+    "129, 130, 143": "SIGHUP (the terminal is closed), SIGINT (Ctrl-C) or SIGTERM ended it before the mount "
+    "was there, or while it did something else than mount",
     "126, 127": "the command of `--exec` can't be run, or was not found",
     "128 + N": "signal N ended the command of `--exec`",
     "other": "what the command of `--exec` gave",

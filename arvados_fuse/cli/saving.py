@@ -171,8 +171,9 @@ class _DrainWatch:
 
     @contextlib.contextmanager
     def signals(self) -> Iterator[None]:
-        """Take SIGINT and SIGTERM, which are held since the mount began."""
-        ending = (signal.SIGINT, signal.SIGTERM)
+        """Take SIGINT and SIGTERM, which are held since the mount began, but for what the caller ignores."""
+        both = (signal.SIGINT, signal.SIGTERM)
+        ending = [number for number in both if signal.getsignal(number) is not signal.SIG_IGN]
         before = [signal.signal(number, self._signalled) for number in ending]
         held = signal.pthread_sigmask(signal.SIG_UNBLOCK, ending)
         try:

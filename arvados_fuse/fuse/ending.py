@@ -1,10 +1,10 @@
 """Signals that end a mount, such that none is lost and none comes too early or too late.
 
 Used by `cli/main.py` around the life of a mount. llfuse ends its loop from a signal handler, and loses a
-signal that comes while its threads are being started, or that another thread takes. So SIGINT and SIGTERM are
-blocked in all threads, and one thread waits for them: while the mount is set up it interrupts the main
-thread; from then on it ends the loop, telling it again and again until it is over. Later signals do not cut
-short what is being taken down.
+signal that comes while its threads are being started, or that another thread takes. So SIGINT, SIGTERM
+and SIGHUP are blocked in all threads, and one thread waits for them: until the mount is being made it
+interrupts the main thread; from then on it ends the loop, telling it again and again until it is over. Later
+signals do not cut short what is being taken down.
 """
 
 import ctypes
@@ -18,7 +18,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-ENDING = frozenset({signal.SIGINT, signal.SIGTERM})
+ENDING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 AGAIN = 0.05
 """Seconds between two nudges: the first nearly always suffices."""
 LOOK_EVERY = 30.0
@@ -32,21 +32,28 @@ _TGKILL = {"x86_64": 234, "aarch64": 131, "riscv64": 131, "ppc64le": 250, "s390x
 class Ending:
     """A context manager of the main thread, entered before any other thread exists.
 
-    Inside it SIGINT raises KeyboardInterrupt and SIGTERM SystemExit, as without it, until `hold` is called;
-    then they wait for `run`. They stay blocked afterwards: what follows is the end of the process.
+    Inside it SIGINT raises KeyboardInterrupt, SIGTERM and SIGHUP SystemExit, until `hold` is called; then
+    they wait for `run`. They stay blocked afterwards: what follows is the end of the process. What the
+    caller ignores (nohup, a background job of a script) ends nothing; but SIGTERM always does.
     """
 
     def __init__(self) -> None:
         self.number: int | None = None
         """The signal that came first."""
+        self._awaited: frozenset[signal.Signals] = ENDING
         self._interrupting = True
         self._looping = threading.Event()
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> "Ending":
+        ignored = {number for number in ENDING if signal.getsignal(number) is signal.SIG_IGN}
+        # What takes a mount of --exec away is SIGTERM.
+        self._awaited = ENDING - ignored | {signal.SIGTERM}
+        # An ignored one too: in its loop llfuse has a handler for it.
         signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
         signal.signal(signal.SIGUSR1, self._interrupt)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})  # the caller may have blocked it
         self._thread = threading.Thread(
             target=self._run, args=(threading.get_ident(),), name="signals", daemon=True
         )
@@ -63,8 +70,8 @@ class Ending:
     def run(self, loop: Callable[[], T]) -> T:
         """Run llfuse's loop, which the signals end."""
         self._interrupting = False
-        # The nudges below may come once more after llfuse has given this one back.
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        # It may be raised below once more when llfuse has given it back. (SIG_IGN would drop one that waits.)
+        signal.signal(signal.SIGHUP, lambda *_: None)
         self._looping.set()
         try:
             return loop()
@@ -82,25 +89,26 @@ class Ending:
             thread.join()
 
     def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
-        if self._interrupting:
+        if self._interrupting and self.number is not None:
             self._interrupting = False
             if self.number == signal.SIGINT:
                 raise KeyboardInterrupt
-            raise SystemExit(128 + (self.number or 0))
+            raise SystemExit(128 + self.number)
 
     def _run(self, main: int) -> None:
         came = None
         while came is None and not self._over.is_set():
-            came = signal.sigtimedwait(ENDING, LOOK_EVERY)
+            came = signal.sigtimedwait(self._awaited, LOOK_EVERY)
         if came is None or self._over.is_set():
             return
-        number = came.si_signo
-        self.number = number
+        self.number = came.si_signo
         signal.pthread_kill(main, signal.SIGUSR1)
         self._looping.wait()
+        # llfuse's handler ends the loop in whatever thread it runs; those that wait are woken besides.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         while not self._over.is_set():
-            # Ends the loop, and wakes who waits for it; llfuse leaves no handler for another signal.
-            signal.pthread_kill(main, signal.SIGHUP)
+            signal.raise_signal(signal.SIGHUP)
+            signal.pthread_kill(main, signal.SIGUSR1)
             if self._over.wait(AGAIN):
                 return
             for thread in threading.enumerate():

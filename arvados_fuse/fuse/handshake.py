@@ -78,6 +78,7 @@ def _ending_after(operations: llfuse.Operations) -> Iterator[None]:
 
     def init() -> None:
         type(operations).init(operations)
+        # Blocked otherwise, see `ending.py`: one from elsewhere would end the loop before its time.
         before = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         signal.raise_signal(signal.SIGHUP)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -14,7 +14,7 @@ from servers import PROJECT, LocalServer, wait_for
 from worlds import Maker, World, environment
 
 from arvados_fuse.cli.execute import LAST_WAIT
-from arvados_fuse.fuse.unmount import mounts_at
+from arvados_fuse.fuse.unmount import mounts_at, unmount
 
 ROUNDS = 8
 
@@ -100,7 +100,9 @@ sys.exit(main())
 """
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 @needs_fuse
 def test_a_signal_interrupts_the_setting_up(tmp_path: Path, number: signal.Signals, code: int) -> None:
     # A server that takes the connection and says nothing.
@@ -126,6 +128,95 @@ def test_a_signal_interrupts_the_setting_up(tmp_path: Path, number: signal.Signa
         connections[1].close()
     assert process.returncode == code
     assert b"Traceback" not in err
+
+
+# The command, which sends itself a signal just before a thread of this name starts.
+STARTING = """
+import os, sys, threading, time
+from arvados_fuse.cli.main import main
+
+name, number = sys.argv.pop(1), int(sys.argv.pop(1))
+start, sent = threading.Thread.start, []
+
+def start_late(thread):
+    if not sent and name in (thread.name, getattr(thread._target, "__name__", "")):
+        sent.append(number)
+        os.kill(os.getpid(), number)
+        time.sleep(0.3)
+    start(thread)
+
+threading.Thread.start = start_late
+code = main()
+assert sent
+sys.exit(code)
+"""
+IN_THE_HANDSHAKE = "_notify_loop"
+"""A thread of llfuse's, that both its loops start."""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("thread", [IN_THE_HANDSHAKE, "notify", "control"])
+@needs_fuse
+def test_a_signal_while_a_mount_begins_leaves_no_dead_mount(
+    world: World, tmp_path: Path, thread: str, number: signal.Signals
+) -> None:
+    mnt = tmp_path / "mnt"
+    mnt.mkdir()
+    try:
+        done = subprocess.run(
+            [
+                *(sys.executable, "-c", STARTING, thread, str(int(number)), "--foreground", "--home"),
+                *("--disk-cache-dir", str(tmp_path / "cache"), str(mnt)),
+            ],
+            env={**os.environ, **environment(world.server, world.token), "PYTHONPATH": str(PROJECT)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (done.returncode, done.stderr, mounts_at(mnt)) == (0, "", [])
+    finally:
+        unmount(mnt)
+
+
+@pytest.mark.parametrize("blocked", [signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM])
+@needs_fuse
+def test_a_mount_ends_whatever_its_caller_has_blocked(
+    world: World, tmp_path: Path, blocked: signal.Signals
+) -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {blocked})
+    try:
+        with mounted(tmp_path, environment(world.server, world.token), "--home") as mount:
+            mount.process.terminate()
+            assert mount.process.wait(60) == 0
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@pytest.mark.parametrize("ignored", [signal.SIGHUP, signal.SIGINT])
+@needs_fuse
+def test_what_the_caller_ignores_ends_no_mount(world: World, tmp_path: Path, ignored: signal.Signals) -> None:
+    before = signal.signal(ignored, signal.SIG_IGN)
+    try:
+        with mounted(tmp_path, environment(world.server, world.token), "--home") as mount:
+            sorted(mount.root.iterdir())
+            mount.process.send_signal(ignored)
+            with pytest.raises(subprocess.TimeoutExpired):
+                mount.process.wait(2)
+            sorted(mount.root.iterdir())
+            mount.process.terminate()
+            assert mount.process.wait(60) == 0
+    finally:
+        signal.signal(ignored, before)
+
+
+@needs_fuse
+def test_a_mount_ends_when_its_terminal_closes(world: World, tmp_path: Path) -> None:
+    with mounted(tmp_path, environment(world.server, world.token), "--home") as mount:
+        sorted(mount.root.iterdir())
+        mount.process.send_signal(signal.SIGHUP)
+        assert mount.process.wait(60) == 0
+        assert mounts_at(mount.root) == []
 
 
 @needs_fuse
