@@ -50,6 +50,8 @@ def shake(descriptor: int, operations: llfuse.Operations) -> None:
 
 def agreed(request: bytes, answer: bytes) -> bytes:
     """The answer to INIT with what we want besides, so far as the request offers it."""
+    if len(request) < _REQUEST.size or len(answer) < _ANSWER.size:
+        return answer
     _, operation, *_, offered = _REQUEST.unpack_from(request)
     _, error, *_, wanted = _ANSWER.unpack_from(answer)
     if operation != _INIT or error:

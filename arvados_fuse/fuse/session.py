@@ -4,6 +4,7 @@ Used by `cli/build.py`. llfuse allows one mount per process. `run` belongs to th
 """
 
 import contextlib
+import errno
 import logging
 import os
 from pathlib import Path
@@ -20,6 +21,8 @@ WORKERS = 48
 """Threads that answer the kernel. Many, because a request that waits for the network keeps its thread."""
 MAX_READ = 131072
 """Bytes per read request: the most that libfuse 2 passes on, and what arv-mount has always asked for."""
+_GONE = {errno.ENOENT, errno.ENODEV, errno.ENOTCONN, errno.ECONNABORTED}
+"""What the kernel says on the connection of a mount that is unmounted or cut off."""
 
 
 class Session:
@@ -71,6 +74,10 @@ class Session:
             handshake.shake(self._descriptor, self._operations)
         except OSError as error:
             self.close()
+            if error.errno in _GONE:
+                raise SetupError(
+                    f"{self._mount_dir} was unmounted while it was being mounted; mount it again."
+                ) from error
             raise SetupError(f"mounting at {self._mount_dir} failed: {error}") from error
 
     def channel(self) -> tuple[int, int] | None:

@@ -28,8 +28,10 @@ def test_what_is_offered_is_taken_besides() -> None:
         (request(0x03FFFFFB), answer(OTHER)),
         (request(0x73FFFFFB), answer(OTHER, error=-71)),
         (request(0x73FFFFFB, operation=38), answer(OTHER)),
+        (request(0x73FFFFFB), answer(0, error=-71)[:16]),
+        (request(0x73FFFFFB)[:40], answer(OTHER)),
     ],
-    ids=["not offered", "refused", "another request"],
+    ids=["not offered", "refused", "another request", "refused shortly", "a short request"],
 )
 def test_else_the_answer_stays_as_it_is(asked: bytes, answered: bytes) -> None:
     assert agreed(asked, answered) == answered
