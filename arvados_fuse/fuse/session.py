@@ -13,7 +13,7 @@ import llfuse
 
 from arvados_fuse.errors import SetupError
 from arvados_fuse.fuse import fusermount, handshake
-from arvados_fuse.fuse.unmount import abort, mounts_at
+from arvados_fuse.fuse.unmount import MountPoint, abort, as_it_is_now, own_mount, take_away
 
 logger = logging.getLogger("arvados.arvados_fuse")
 
@@ -55,6 +55,7 @@ class Session:
             self._options.add("ro")
         self._open = False
         self._descriptor = -1
+        self._mount: MountPoint | None = None
         self._alias = fusermount.Alias()
 
     def open(self) -> None:
@@ -70,6 +71,7 @@ class Session:
             ) from error
         self._open = True
         (self._descriptor,) = _fuse_descriptors() - before
+        self._mount = own_mount(self._descriptor, self._mount_dir)
         try:
             handshake.shake(self._descriptor, self._operations)
         except OSError as error:
@@ -83,8 +85,8 @@ class Session:
     def channel(self) -> tuple[int, int] | None:
         """A duplicate of the descriptor on which the mount is served, which the caller closes before `close`
         comes; and the number of the connection, as in MountPoint. None when it is unmounted already."""
-        mounts = mounts_at(self._mount_dir) if self._open else []
-        return (os.dup(self._descriptor), mounts[0].minor) if mounts else None
+        mount = as_it_is_now(self._mount) if self._open and self._mount is not None else None
+        return None if mount is None else (os.dup(self._descriptor), mount.minor)
 
     def run(self) -> int | None:
         """Answer the kernel until the mount is taken away (None) or a signal ends the loop (its number).
@@ -95,17 +97,22 @@ class Session:
         return ended
 
     def close(self, *, cut: bool = False) -> None:
-        """Unmount if still mounted; safe to call twice.
+        """Unmount if still mounted; safe to call twice. Raises StillMounted when that can't be done.
 
         cut: first fail every request that waits, where something else than the descriptor keeps them waiting.
         """
-        if self._open:
-            self._open = False
-            if cut:
-                for mount in mounts_at(self._mount_dir)[:1]:
+        if not self._open:
+            return
+        self._open = False
+        mount = as_it_is_now(self._mount) if self._mount is not None else None
+        with contextlib.ExitStack() as then:
+            then.callback(self._alias.remove)
+            if mount is not None:
+                then.callback(take_away, mount)
+                if cut:
                     abort(mount)
-            llfuse.close(unmount=True)
-            self._alias.remove()
+            # llfuse would unmount what is at the path, be it ours or not, and leave ours when it was cut off.
+            llfuse.close(unmount=False)
 
 
 def _fuse_descriptors() -> set[int]:

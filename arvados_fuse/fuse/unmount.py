@@ -1,8 +1,8 @@
-"""Taking mounts away from the outside, dead ones too.
+"""Taking mounts away from the outside, dead ones too; and our own, wherever it is by then.
 
-Used by `arv-mount --unmount`, `--replace` and the end of `--exec`. Needs no llfuse, no API server, no token.
-Nothing here looks at the mount point itself (stat, open): on a dead mount that waits for ever. What is
-mounted is read from `/proc/self/mountinfo` (format: proc(5)), a stuck connection is cut by
+Used by `arv-mount --unmount`, `--replace`, the end of `--exec`, and by `session.py`. Needs no llfuse, no API
+server, no token. Nothing here looks at the mount point itself (stat, open): on a dead mount that waits for
+ever. What is mounted is read from `/proc/self/mountinfo` (format: proc(5)), a stuck connection is cut by
 `/sys/fs/fuse/connections/N/abort` (kernel documentation, filesystems/fuse).
 """
 
@@ -11,6 +11,7 @@ import ctypes
 import logging
 import os
 import re
+import shlex
 import subprocess
 import time
 from pathlib import Path
@@ -31,14 +32,16 @@ POLITE_SHARE = 0.5
 
 
 class MountPoint(NamedTuple):
-    """One line of mountinfo that is a FUSE mount. minor: the number of its kernel connection. owner: the
-    number of the user who mounted."""
+    """One line of mountinfo. minor: for a FUSE mount the number of its kernel connection. owner: the number
+    of the user who mounted. number, parent: those of the mount itself, and of that on which it lies."""
 
     path: str
     fstype: str
     source: str
     minor: int
     owner: int = 0
+    number: int = 0
+    parent: int = 0
 
 
 class StillMounted(ArvadosFuseError):
@@ -47,23 +50,7 @@ class StillMounted(ArvadosFuseError):
 
 def fuse_mounts() -> list[MountPoint]:
     """All FUSE mounts that this process can see, in the order they were made."""
-    mounts = []
-    for line in MOUNTINFO.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
-        fields = line.split(" ")
-        after = fields[fields.index("-") + 1 :]
-        if after[0] == "fuse" or after[0].startswith("fuse."):
-            minor = int(fields[2].partition(":")[2])
-            owner = re.search(r"\buser_id=(\d+)", after[2])
-            mounts.append(
-                MountPoint(
-                    _unescaped(fields[4]),
-                    after[0],
-                    _unescaped(after[1]),
-                    minor,
-                    int(owner[1]) if owner else 0,
-                )
-            )
-    return mounts
+    return [mount for mount in _table() if mount.fstype == "fuse" or mount.fstype.startswith("fuse.")]
 
 
 def mounts_at(mount_dir: Path, *, subtype: str | None = None, recursive: bool = False) -> list[MountPoint]:
@@ -101,6 +88,62 @@ def unmount(
         time.sleep(POLL)
 
 
+def own_mount(descriptor: int, mount_dir: Path) -> MountPoint | None:
+    """The mount that was made a moment ago at `mount_dir` and is served on `descriptor`; None when it is
+    unmounted already."""
+    with open(f"/proc/self/fdinfo/{descriptor}", encoding="ascii") as told:
+        number = re.search(r"^fuse_connection:\s*(\d+)$", told.read(), re.MULTILINE)
+    at_place = mounts_at(mount_dir)
+    if number is None:  # an older kernel; the latest one there is it
+        return at_place[0] if at_place else None
+    every = [*at_place, *fuse_mounts()]  # the directory can have been renamed
+    return next((mount for mount in every if mount.minor == int(number[1])), None)
+
+
+def as_it_is_now(mount: MountPoint) -> MountPoint | None:
+    """The same mount, where it is by now; None when it is unmounted."""
+    now = (one for one in fuse_mounts() if (one.number, one.minor) == (mount.number, mount.minor))
+    return next(now, None)
+
+
+def take_away(mount: MountPoint) -> None:
+    """Unmount a mount of our own that is not served any more; done when nobody uses it any more.
+
+    Raises StillMounted when its path leads to another mount, or it can't be unmounted.
+    """
+    now = as_it_is_now(mount)
+    if now is None:
+        return
+    if over := _over(now):
+        raise StillMounted(
+            f"{now.path} is not served any more and could not be unmounted: something else is mounted over "
+            f"{over.path}; unmount that, then run: arv-mount --unmount {shlex.quote(now.path)}"
+        )
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.umount2(os.fsencode(now.path), MNT_DETACH | UMOUNT_NOFOLLOW):
+        said = _unmount_once(now, forced=True)  # who is not root has the helper
+        if as_it_is_now(mount) is not None:
+            raise StillMounted(f"{now.path} is not served any more and could not be unmounted: {said}")
+
+
+def _over(mount: MountPoint) -> MountPoint | None:
+    """What is mounted over a mount, or over a directory above it, so that its path leads elsewhere."""
+    table = _table()
+    by_number = {line.number: line for line in table}
+    below, lower = mount, by_number.get(mount.number)
+    while lower is not None:
+        for line in table:
+            above = line.path.rstrip("/") + "/"
+            if (
+                line.parent == lower.number
+                and line not in (below, lower)
+                and f"{below.path}/".startswith(above)
+            ):
+                return line
+        below, lower = lower, by_number.get(lower.parent) if lower.parent != lower.number else None
+    return None
+
+
 def _unmount_once(mount: MountPoint, *, forced: bool) -> str:
     """One attempt; what fusermount said when it failed."""
     if forced:
@@ -123,6 +166,8 @@ def abort(mount: MountPoint) -> None:
     """
     if not guard.cut(mount.minor):
         logger.debug("connection of %s not aborted by its control file", mount.path)
+        if _over(mount):
+            return
         libc = ctypes.CDLL(None, use_errno=True)
         flags = MNT_FORCE | MNT_DETACH | UMOUNT_NOFOLLOW
         if libc.umount2(os.fsencode(mount.path), flags):
@@ -134,6 +179,27 @@ def _fusermount() -> str:
     if program := fusermount.find():
         return program
     raise SetupError("fusermount was not found: install the package fuse (or fuse3).")
+
+
+def _table() -> list[MountPoint]:
+    """Every line of the mount table."""
+    lines = []
+    for line in MOUNTINFO.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+        fields = line.split(" ")
+        after = fields[fields.index("-") + 1 :]
+        owner = re.search(r"\buser_id=(\d+)", after[2])
+        lines.append(
+            MountPoint(
+                path=_unescaped(fields[4]),
+                fstype=after[0],
+                source=_unescaped(after[1]),
+                minor=int(fields[2].partition(":")[2]),
+                owner=int(owner[1]) if owner else 0,
+                number=int(fields[0]),
+                parent=int(fields[1]),
+            )
+        )
+    return lines
 
 
 def _matching(path: str, subtype: str | None, recursive: bool) -> list[MountPoint]:
