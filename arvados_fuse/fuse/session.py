@@ -42,7 +42,6 @@ class Session:
         self._mount_dir = mount_dir
         self._options = {
             "big_writes",
-            "default_permissions",
             "nonempty",
             f"max_read={MAX_READ}",
             f"fsname={fsname.replace(',', '_')}",
@@ -51,8 +50,8 @@ class Session:
             self._options.add(f"subtype={subtype}")
         if allow_other:
             self._options.add("allow_other")
-        if read_only:
-            self._options.add("ro")
+        # With the second one only who mounted could set modes and times; `tar` of others sets them, too.
+        self._options |= {"ro", "default_permissions"} if read_only else set()
         self._open = False
         self._descriptor = -1
         self._mount: MountPoint | None = None
