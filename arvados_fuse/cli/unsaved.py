@@ -12,8 +12,8 @@ from typing import Any
 from arvados_fuse.cli import live
 from arvados_fuse.cli.alive import recover_command
 from arvados_fuse.cli.showing import changed_paths
-from arvados_fuse.errors import ArvadosFuseError
-from arvados_fuse.fuse.unmount import mounts_at
+from arvados_fuse.errors import ArvadosFuseError, SetupError
+from arvados_fuse.fuse.unmount import MountPoint, mounts_at
 
 QUIET = 1.0
 """Seconds of saving before progress is shown."""
@@ -25,18 +25,24 @@ def save_first(
     """Ask the live mounts that `unmount` is about to take away to save everything; whether nothing is left.
 
     subtype, recursive: as there. patience: seconds without progress after which one is given up. A dead
-    mount, or one that is not ours, is never touched.
+    mount, or one that is not ours, is never touched. One that lives and does not answer is told of: it may
+    have anything.
     """
     mounts = mounts_at(mount_dir, subtype=subtype, recursive=recursive)
-    # One after another, and each of them: whatever became of the one before.
-    left = [path for path in dict.fromkeys(mount.path for mount in mounts) if not _save(Path(path), patience)]
+    latest: dict[str, MountPoint] = {}
+    for mount in mounts:
+        latest.setdefault(mount.path, mount)
+    # Each of them, whatever became of the one before.
+    left = [mount for mount in latest.values() if not _save(mount, patience)]
     return not left
 
 
-def _save(mount_dir: Path, patience: float) -> bool:
+def _save(mount: MountPoint, patience: float) -> bool:
+    mount_dir = Path(mount.path)
     line = ProgressLine()
     last, moved = (0, 0), time.monotonic()
     answer: Mapping[str, Any] = {}
+    silent = ""
     try:
         for answer in live.ask(mount_dir, "save", silence=max(patience, 1.0)):
             files, size = int(answer["files"]), int(answer["bytes"])
@@ -45,13 +51,27 @@ def _save(mount_dir: Path, patience: float) -> bool:
                 last, moved = (files, size), time.monotonic()
             if not files or time.monotonic() - moved > patience:
                 break
-    except ArvadosFuseError:
-        pass  # dead, not one of ours, or read-only: nothing of it is left to save by asking
+    except SetupError:
+        pass  # dead, not one of ours, or somebody else's: nothing of it is left to save by asking
+    except ArvadosFuseError as error:
+        silent = "" if mount.read_only or last[0] else str(error)
     finally:
         line.end()
     if last[0]:
         print(_left(mount_dir, last[0], answer), file=sys.stderr)
-    return not last[0]
+    if silent:
+        _tell_silence(mount_dir, silent)
+    return not (last[0] or silent)
+
+
+def _tell_silence(mount_dir: Path, why: str) -> None:
+    print(
+        f"arv-mount: the mount at {mount_dir} does not tell what it has to save ({why}). What is closed is "
+        "not lost: its process saves it, or keeps it. What became of it is told by: arv-mount --recover "
+        "(with the --disk-cache-dir of that mount, if it had one); that also saves what is left when the "
+        "process has ended",
+        file=sys.stderr,
+    )
 
 
 def _left(mount_dir: Path, paths: int, answer: Mapping[str, Any]) -> str:

@@ -33,7 +33,8 @@ POLITE_SHARE = 0.5
 
 class MountPoint(NamedTuple):
     """One line of mountinfo. minor: for a FUSE mount the number of its kernel connection. owner: the number
-    of the user who mounted. number, parent: those of the mount itself, and of that on which it lies."""
+    of the user who mounted. number, parent: those of the mount itself, and of that on which it lies.
+    read_only: whether the kernel lets nobody change anything there."""
 
     path: str
     fstype: str
@@ -42,6 +43,7 @@ class MountPoint(NamedTuple):
     owner: int = 0
     number: int = 0
     parent: int = 0
+    read_only: bool = False
 
 
 class StillMounted(ArvadosFuseError):
@@ -197,6 +199,7 @@ def _table() -> list[MountPoint]:
                 owner=int(owner[1]) if owner else 0,
                 number=int(fields[0]),
                 parent=int(fields[1]),
+                read_only="ro" in fields[5].split(","),
             )
         )
     return lines

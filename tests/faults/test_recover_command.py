@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from servers import PROJECT, wait_for
 from worlds import environment
 
 from arvados_fuse.cli.live import ask
+from arvados_fuse.fuse.unmount import mounts_at
 
 __all__ = ["writing"]
 pytestmark = needs_fuse
@@ -87,6 +89,26 @@ def test_what_a_process_still_saves_is_not_called_nothing(writing: WritingWorld)
     assert mount.process.wait(60) == 0
     assert rooms(mount.cache) == []
     assert recover(mount, {}).returncode == 0
+
+
+def test_a_mount_that_does_not_answer_is_not_taken_for_saved(writing: WritingWorld) -> None:
+    """It may have anything to save; what it has is saved when it goes on."""
+    uuid = writing.site.api.create_collection({"name": "c"})["uuid"]
+    mount = writing.begin()
+    write(mount.root / uuid / "before", b"1", sync=True)
+    writing.gates.api.rule = lambda ask: Deed(status=503)
+    write(mount.root / uuid / "a", b"2")
+    mount.process.send_signal(signal.SIGSTOP)
+    try:
+        told = sentence(command({}, "--unmount", "--unmount-timeout=1", mount.top))
+    finally:
+        mount.process.send_signal(signal.SIGCONT)
+        writing.gates.clear()
+    assert told.startswith(f"arv-mount: the mount at {mount.top} does not tell what it has to save (")
+    assert "arv-mount --recover " in told
+    assert not mounts_at(mount.top)
+    assert mount.process.wait(60) == 0
+    assert writing.tree(uuid) == {"before": b"1", "a": b"2"}
 
 
 def test_each_of_several_mounts_is_asked_to_save_before_it_goes(writing: WritingWorld) -> None:
