@@ -11,7 +11,7 @@ from pathlib import Path
 
 from arvados_fuse.errors import SetupError
 from arvados_fuse.fuse import fusermount
-from arvados_fuse.fuse.unmount import mounts_at
+from arvados_fuse.fuse.unmount import mount_point, mounts_at
 from arvados_fuse.options import MountOptions
 
 FUSE_DEVICE = Path("/dev/fuse")
@@ -19,8 +19,10 @@ FUSE_CONF = Path("/etc/fuse.conf")
 
 
 def check(options: MountOptions) -> MountOptions:
-    """Everything below, cheapest and likeliest first; the options with the cache directory settled."""
+    """Everything below, cheapest and likeliest first; the options with its real places."""
     check_mount_point(options.mount_dir)
+    # The kernel follows all links when it mounts; whoever looks for the mount later has its real name.
+    options = dataclasses.replace(options, mount_dir=Path(mount_point(options.mount_dir)))
     check_fuse_device(FUSE_DEVICE)
     check_fusermount()
     if options.allow_other:

@@ -6,7 +6,6 @@ ever. What is mounted is read from `/proc/self/mountinfo` (format: proc(5)), a s
 `/sys/fs/fuse/connections/N/abort` (kernel documentation, filesystems/fuse).
 """
 
-import contextlib
 import ctypes
 import logging
 import os
@@ -25,6 +24,8 @@ logger = logging.getLogger("arvados.arv-mount")
 MOUNTINFO = Path("/proc/self/mountinfo")
 MNT_FORCE, MNT_DETACH, UMOUNT_NOFOLLOW = 1, 2, 8
 """From sys/mount.h and linux/fs.h."""
+MOST_LINKS = 40
+"""In a row, as many as the kernel follows (path_resolution(7))."""
 POLL = 0.05
 """Seconds between two looks at the mount table."""
 POLITE_SHARE = 0.5
@@ -57,14 +58,25 @@ def fuse_mounts() -> list[MountPoint]:
 
 def mounts_at(mount_dir: Path, *, subtype: str | None = None, recursive: bool = False) -> list[MountPoint]:
     """FUSE mounts at `mount_dir` (with `recursive`: and below it), the innermost and latest first."""
+    return _matching(mount_point(mount_dir), subtype, recursive)
+
+
+def mount_point(mount_dir: Path) -> str:
+    """The path as mountinfo has it: of `mount_dir`, or of what it is a symbolic link to.
+
+    Only the directories above are resolved, and links read, until something is mounted there: a dead mount is
+    not touched.
+    """
     path = _absolute(mount_dir)
-    found = _matching(path, subtype, recursive)
-    if not found:
-        with contextlib.suppress(
-            OSError
-        ):  # a symbolic link to a mount point: follow it without touching its end
-            found = _matching(_absolute(Path(path).parent / os.readlink(path)), subtype, recursive)
-    return found
+    mounted = {mount.path for mount in fuse_mounts()}
+    for _ in range(MOST_LINKS):
+        if path in mounted:
+            break
+        try:
+            path = _absolute(Path(path).parent / os.readlink(path))
+        except OSError:  # no link, or none that may be read
+            break
+    return path
 
 
 def unmount(
