@@ -58,12 +58,17 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def end_mount(
-    process: int, force: Callable[[], object], is_mounted: Callable[[], bool], timeout: float
+    process: int,
+    force: Callable[[], object],
+    is_mounted: Callable[[], bool],
+    timeout: float,
+    recover: Callable[[], str] = lambda: "",
 ) -> int:
     """Ask the mount's process to unmount and end; after `timeout` seconds `force` the unmount.
 
     Once it is unmounted, the process gets the time that it takes to save what is unsaved; signals that come
-    meanwhile are passed on to it. Gives its exit code.
+    meanwhile are passed on to it. Gives its exit code. recover: the command that saves what it leaves when it
+    is killed, "" where that is nothing.
     """
     os.kill(process, signal.SIGTERM)
     status = _wait(process, timeout)
@@ -77,6 +82,15 @@ def end_mount(
         logger.error("the mount's process did not end; killing it")
         os.kill(process, signal.SIGKILL)
         status = os.waitpid(process, 0)[1]
+    if os.WIFSIGNALED(status):
+        logger.error(
+            "the mount's process was ended by signal %d (9: somebody killed it, or the memory was full)",
+            os.WTERMSIG(status),
+        )
+        if command := recover():
+            logger.error("what was closed and not saved is kept; save it with: %s", command)
+        if is_mounted():
+            force()
     return exit_code(status)
 
 

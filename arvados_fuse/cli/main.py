@@ -98,9 +98,16 @@ def _execute(command: Command, serve: background.Serve) -> int:
             lambda: _unmount(command),
             lambda: bool(mounts_at(command.options.mount_dir)),
             command.unmount_timeout,
+            lambda: _recover_command(command.options),
         )
     # The command's word counts, but a mount that could not end well must not look like success.
     return code or ended
+
+
+def _recover_command(options: MountOptions) -> str:
+    from arvados_fuse.cli import alive, saving  # only now: it loads much
+
+    return alive.recover_command(saving.directory(options)) if options.read_write else ""
 
 
 def _serve_guarded(options: MountOptions, ready: Callable[[], None]) -> int:

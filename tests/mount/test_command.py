@@ -519,6 +519,21 @@ class TestExec:
         assert result.code == 0
         assert not site.mounted()
 
+    def test_a_mount_that_is_killed_is_taken_away_and_told_of(self, site: Site) -> None:
+        kill = "kill -KILL $(ps -o pid= --ppid $PPID | head -1); echo $?"
+        result = site.run("--home", str(site.mnt), "--exec", "sh", "-c", kill)
+        assert (result.code, result.out) == (137, "0\n")
+        assert "the mount's process was ended by signal 9" in result.err
+        assert "--recover" not in result.err, "there was nothing to save"
+        assert not site.mounted()
+
+        cache = site.home / "own cache"
+        arguments = ["--read-write", "--mount-tmp", "t", "--disk-cache-dir", str(cache), str(site.mnt)]
+        result = site.run(*arguments, "--exec", "sh", "-c", kill)
+        assert result.code == 137
+        assert f"save it with: arv-mount --recover --disk-cache-dir '{cache}'\n" in result.err
+        assert not site.mounted()
+
     def test_killing_the_command_line_takes_the_mount_along(self, site: Site) -> None:
         with site.start(str(site.mnt), "--exec", "sh", "-c", "echo ready; exec sleep 60") as process:
             assert process.stdout
