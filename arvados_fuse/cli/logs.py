@@ -126,13 +126,32 @@ def goes_to_file() -> bool:
     return any(isinstance(handler, logging.FileHandler) for handler in logging.getLogger(ROOT).handlers)
 
 
+def open_missing_streams() -> None:
+    """Give a process that was started without some of the three standard streams (`2>&-`) /dev/null for them.
+
+    Else the next file that is opened gets the number, and what is meant for the stream goes into it.
+    """
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.set_inheritable(
+                os.open(os.devnull, os.O_RDWR), True
+            )  # the lowest number that is free: this one
+    # Python has none where there was none when it began.
+    sys.stdin = sys.stdin or open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+
+
 def detach_standard_streams(logfile: Path | None) -> None:
     """For a process that leaves the terminal: the three standard streams point to nowhere.
 
     With a log file, standard output and error go there, so that a crash of the interpreter leaves a trace.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # the other end may be gone, or full
+            stream.flush()
     nowhere = os.open(os.devnull, os.O_RDWR)
     os.dup2(nowhere, 0)
     target = nowhere

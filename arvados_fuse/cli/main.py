@@ -30,6 +30,7 @@ INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what `arguments` (default: the process's own) ask for; the exit code."""
+    logs.open_missing_streams()
     if not sys.warnoptions:
         # What libraries say about the version of Python is not for who mounts.
         warnings.simplefilter("ignore")

@@ -302,6 +302,32 @@ class TestMounting:
         assert os.getsid(process) == process
         unmount(site)
 
+    @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+    def test_without_some_of_the_standard_streams(self, site: Site, closed: str) -> None:
+        script = f'exec "$@" {closed}'
+        words = ["bash", "-c", script, "-", sys.executable, str(PROGRAM), "--home", str(site.mnt)]
+
+        def run(*more: str) -> "subprocess.CompletedProcess[str]":
+            return subprocess.run(
+                [*words, *more],
+                env=site.environment,
+                capture_output=True,
+                text=True,
+                timeout=DEADLINE,
+                check=False,
+            )
+
+        done = run()
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        assert os.listdir(site.mnt) == ["empty"]
+        unmount(site)
+        # The command has all three.
+        open_all = 'for n in 0 1 2; do [ -e /proc/self/fd/$n ] || exit 9; done; ls "$1" > "$2"'
+        there = site.home / "there"
+        done = run("--exec", "sh", "-c", open_all, "-", str(site.mnt), str(there))
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        assert there.read_text() == "empty\n"
+
     @pytest.mark.parametrize(
         ("arguments", "names"),
         [
