@@ -31,6 +31,8 @@ INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what `arguments` (default: the process's own) ask for; the exit code."""
     logs.open_missing_streams()
+    # A parent that ignores it passes that on, and then the kernel tells nobody how our children end.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if not sys.warnoptions:
         # What libraries say about the version of Python is not for who mounts.
         warnings.simplefilter("ignore")

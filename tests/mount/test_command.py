@@ -496,6 +496,20 @@ class TestExec:
         assert site.run(str(site.mnt), "--exec", *command).code == code
         assert not site.mounted()
 
+    def test_a_parent_that_ignores_the_end_of_its_children(self, site: Site) -> None:
+        with subprocess.Popen(
+            [sys.executable, str(PROGRAM), str(site.mnt), "--exec", "sh", "-c", "exit 3"],
+            env=site.environment,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN),
+        ) as process:
+            try:
+                _, err = process.communicate(timeout=DEADLINE)
+            finally:
+                process.kill()
+        assert (process.returncode, err) == (3, "")
+
     def test_two_dashes_end_the_command(self, site: Site) -> None:
         result = site.run("--home", "--exec", "ls", str(site.mnt), "--", str(site.mnt))
         assert result == Result(0, "empty\n", "")
