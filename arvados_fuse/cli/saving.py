@@ -95,7 +95,8 @@ def answer_save(context: Context, room: Path) -> Handler:
             except Unreachable:
                 pass
             except ArvadosFuseError as refusal:
-                error = str(refusal)
+                # Without what is said to who waits in the mount: here that is said for all paths together.
+                error = f"{refusal.subject}: {refusal.__cause__}" if refusal.__cause__ else str(refusal)
             status = writeback.status()
             if not error and status.is_clean():
                 error = record_open_files(context)

@@ -59,9 +59,11 @@ def _save(mount: MountPoint, patience: float) -> bool:
         line.end()
     if last[0]:
         print(_left(mount_dir, last[0], answer), file=sys.stderr)
+    elif answer.get("error"):  # the disk is full: not even the journal has it
+        print(f"arv-mount: not everything at {mount_dir} is saved: {answer['error']}", file=sys.stderr)
     if silent:
         _tell_silence(mount_dir, silent)
-    return not (last[0] or silent)
+    return not (last[0] or silent or answer.get("error"))
 
 
 def _tell_silence(mount_dir: Path, why: str) -> None:
@@ -78,11 +80,16 @@ def _left(mount_dir: Path, paths: int, answer: Mapping[str, Any]) -> str:
     """What is left, why, where it is and what to do."""
     room = Path(str(answer.get("kept_in", "")))
     why = str(answer.get("error") or answer.get("reason") or "why is not known")
-    left = f"{changed_paths(paths)} at {mount_dir}"
-    are, process = "is" if paths == 1 else "are", answer.get("process")
+    left = f"{changed_paths(paths)} at {mount_dir} {'is' if paths == 1 else 'are'}"
+    if answer.get("error"):
+        return (
+            f"arv-mount: {left} not saved: {why}. Nothing is lost: it is kept in {room}, and once the reason "
+            f"is gone it is saved by: {recover_command(room)} (or by the next mount with --read-write and "
+            "this cache)"
+        )
     return (
-        f"arv-mount: {left} {are} not saved yet: {why}. Nothing is lost: it is kept in {room}, and "
-        f"process {process} goes on trying to save it. How that stands is told by: "
+        f"arv-mount: {left} not saved yet: {why}. Nothing is lost: it is kept in {room}, and process "
+        f"{answer.get('process')} goes on trying to save it. How that stands is told by: "
         f"{recover_command(room)}; that also saves what is left when the process has ended"
     )
 

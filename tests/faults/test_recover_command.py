@@ -111,6 +111,28 @@ def test_a_mount_that_does_not_answer_is_not_taken_for_saved(writing: WritingWor
     assert writing.tree(uuid) == {"before": b"1", "a": b"2"}
 
 
+def test_what_is_refused_is_told_with_what_to_do_when_it_is_allowed(writing: WritingWorld) -> None:
+    """No process goes on trying."""
+    uuid = writing.site.api.create_collection({"name": "c"})["uuid"]
+    mount = writing.begin()
+    write(mount.root / uuid / "before", b"1", sync=True)
+    writing.gates.api.rule = lambda ask: Deed(status=403 if ask.changes(uuid) else 0)
+    write(mount.root / uuid / "a", b"2")
+    told = sentence(command({}, "--unmount", mount.top))
+    assert told.startswith(f"arv-mount: 1 changed path at {mount.top} is not saved: {uuid}/a: ")
+    assert told.count("not saved") == 1
+    assert "journal" not in told
+    assert "goes on" not in told
+    saves = f"once the reason is gone it is saved by: arv-mount --recover --disk-cache-dir {mount.cache} "
+    assert saves in told
+    assert mount.process.wait(60) == 1
+
+    writing.gates.clear()
+    saved = recover(mount, writing.gates.environment(writing.token))
+    assert (saved.returncode, saved.stderr.splitlines()[-1]) == (0, "Saved.")
+    assert writing.tree(uuid) == {"before": b"1", "a": b"2"}
+
+
 def test_each_of_several_mounts_is_asked_to_save_before_it_goes(writing: WritingWorld) -> None:
     """One that can't, first or last, keeps no other from it."""
     stuck, fine = (writing.site.api.create_collection({"name": name})["uuid"] for name in "ab")
