@@ -7,7 +7,7 @@ is in there only that process can tell, so it is asked.
 import contextlib
 import os
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ WITHIN = 5.0
 
 
 class Alive(NamedTuple):
-    """A process that holds a directory of unsaved changes.
+    """A process that holds a directory of unsaved changes; process: its number, 0 when it can't be seen.
 
     mount_dir: where it mounted, "" when it did not answer; paths: changed and not saved, None likewise. ends:
     whether its mount is away and it is saving what is left. reason: why it could not save yet, or "".
@@ -37,7 +37,7 @@ class Alive(NamedTuple):
 
 def alive(directory: Path) -> list[Alive]:
     """The processes that hold a directory below `directory` and may have something unsaved there."""
-    from arvados_fuse.writeback.rooms import NAME, leftovers  # only now: it loads much
+    from arvados_fuse.writeback.rooms import LOCK, NAME, leftovers  # only now: it loads much
 
     if not directory.is_dir():
         return []
@@ -45,16 +45,23 @@ def alive(directory: Path) -> list[Alive]:
     for room in leftovers(directory):
         dead.add(room.path)
         room.release()
-    found = []
-    for path in sorted(directory.iterdir()):
-        if NAME.fullmatch(path.name) and path not in dead:
-            with contextlib.suppress(FileNotFoundError):  # it has ended in between, and had nothing left
-                found.append(_asked(int(path.name.split("-")[1]), path.stat().st_uid))
+    rooms = [path for path in directory.iterdir() if NAME.fullmatch(path.name) and path not in dead]
+    held = {f"{room.name}/{LOCK}" for room in rooms}
+    holders = _holders(held)
+    found = [_asked(process, owner) for process, owner in sorted({*holders.values()})]
+    # Who has ended in between, and had nothing left, has taken the directory along.
+    if any((directory / name).exists() for name in held - holders.keys()):
+        found.append(Alive(0))
     return [one for one in found if one.paths != 0]
 
 
 def sentence(one: Alive) -> str:
     """What a person wants to know of it."""
+    if not one.process:
+        return (
+            "A process that can't be seen from here, in another container say, has something there that it "
+            "may have to save; look again when it has ended."
+        )
     if one.paths is None:
         return (
             f"Process {one.process} lives and does not tell what it has to save; "
@@ -76,6 +83,22 @@ def recover_command(room: Path) -> str:
     if cache == shared_cache(os.environ):
         return "arv-mount --recover"
     return f"arv-mount --recover --disk-cache-dir {shlex.quote(str(cache))}"
+
+
+def _holders(locks: Set[str]) -> dict[str, tuple[int, int]]:
+    """The processes that have these lock files open, each given as directory and name, and their users.
+
+    Who made a directory stands in its name, but another one may have taken it over. Only links are read: to
+    look at what others have open could hang.
+    """
+    found = {}
+    for opened in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):  # somebody else's, or gone
+            lock = "/".join(os.readlink(opened).rsplit("/", 2)[-2:])
+            if lock in locks:
+                process = opened.parents[1]
+                found[lock] = int(process.name), process.stat().st_uid
+    return found
 
 
 def _asked(process: int, owner: int) -> Alive:

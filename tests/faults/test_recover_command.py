@@ -133,6 +133,31 @@ def test_what_is_refused_is_told_with_what_to_do_when_it_is_allowed(writing: Wri
     assert writing.tree(uuid) == {"before": b"1", "a": b"2"}
 
 
+def test_what_a_mount_took_over_is_told_of_that_mount(writing: WritingWorld) -> None:
+    """Not of the dead one that left it."""
+    uuid = writing.site.api.create_collection({"name": "c"})["uuid"]
+    dead = writing.begin("--retries=1")
+    write(dead.root / uuid / "before", b"1", sync=True)
+    writing.gates.api.rule = lambda ask: Deed(status=503 if ask.changes(uuid) else 0)
+    write(dead.root / uuid / "a", b"2")
+    dead.kill()
+    mount = writing.begin("--retries=1")
+
+    def took_over() -> bool:
+        (status,) = ask(mount.top, "status")
+        return bool(status["unsaved"]["files"] == 1)
+
+    wait_for(took_over, "it has what the dead one left")
+    done = recover(mount, {})
+    where = f"The mount at {mount.top} (process {mount.process.pid}) has 1 changed path to save"
+    assert sentence(done).startswith(where)
+    assert len(done.stderr.splitlines()) == 2, done.stderr
+    assert str(dead.process.pid) not in done.stderr
+    writing.gates.clear()
+    assert mount.end() == 0
+    assert writing.tree(uuid) == {"before": b"1", "a": b"2"}
+
+
 def test_each_of_several_mounts_is_asked_to_save_before_it_goes(writing: WritingWorld) -> None:
     """One that can't, first or last, keeps no other from it."""
     stuck, fine = (writing.site.api.create_collection({"name": name})["uuid"] for name in "ab")
