@@ -63,6 +63,7 @@ def _run(command: Command) -> int:
 
         return recover.run(options, throw_away=command.discard)
     if command.action == "replace":
+        _save_first(command)  # what is left is told; how this ends is told by the new mount
         _unmount(command)
     serve = functools.partial(_serve_guarded, options)
     if options.exec_args:

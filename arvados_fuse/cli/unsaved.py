@@ -1,6 +1,6 @@
 """Asking a live mount to save before it is unmounted, and showing how saving goes.
 
-Used by `main.py` for `--unmount`, and by `saving.py`. Needs neither settings nor an API server.
+Used by `main.py` before it takes a mount away, and by `saving.py`. Needs neither settings nor an API server.
 """
 
 import sys

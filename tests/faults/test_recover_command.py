@@ -15,7 +15,7 @@ from servers import PROJECT, wait_for
 from worlds import environment
 
 from arvados_fuse.cli.live import ask
-from arvados_fuse.fuse.unmount import mounts_at
+from arvados_fuse.fuse.unmount import mounts_at, unmount
 
 __all__ = ["writing"]
 pytestmark = needs_fuse
@@ -156,6 +156,25 @@ def test_what_a_mount_took_over_is_told_of_that_mount(writing: WritingWorld) -> 
     writing.gates.clear()
     assert mount.end() == 0
     assert writing.tree(uuid) == {"before": b"1", "a": b"2"}
+
+
+def test_a_mount_that_is_replaced_is_asked_to_save_too(writing: WritingWorld) -> None:
+    """What is left of it is told, and the new one is mounted all the same."""
+    uuid = writing.site.api.create_collection({"name": "c"})["uuid"]
+    mount = writing.begin()
+    write(mount.root / uuid / "before", b"1", sync=True)
+    writing.gates.api.rule = lambda ask: Deed(status=403 if ask.changes(uuid) else 0)
+    write(mount.root / uuid / "a", b"2")
+    variables = {"HOME": str(writing.base), **environment(writing.server, writing.token)}
+    done = command(variables, "--replace", "--home", "--ram-cache", mount.top)
+    try:
+        assert done.returncode == 0
+        assert os.listdir(mount.top) == ["c"]
+    finally:
+        unmount(mount.top)
+    assert done.stderr.startswith(f"arv-mount: 1 changed path at {mount.top} is not saved: {uuid}/a: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert mount.process.wait(60) == 1
 
 
 def test_each_of_several_mounts_is_asked_to_save_before_it_goes(writing: WritingWorld) -> None:
