@@ -22,6 +22,7 @@ from worlds import Maker, World, environment
 
 from arvados_fuse.cli.live import ask
 from arvados_fuse.cli.parser import make_parser
+from arvados_fuse.cli.saving import DRAIN
 
 pytestmark = needs_fuse
 
@@ -169,12 +170,21 @@ class TestSystemd:
         service = unit["Service"]
         assert service["Type"] == "notify"
         assert int(service["WatchdogSec"]) >= 10
-        for key in ("ExecStart", "ExecStop"):
-            program, *arguments = service[key].split()
-            assert program.endswith("/arv-mount")
-            found = make_parser().parse_args([word.replace("%f", "/mnt/x") for word in arguments])
-            assert found.mount_dir == "/mnt/x"
-        assert "--foreground" in service["ExecStart"]
+        program, *arguments = service["ExecStart"].split()
+        assert program.endswith("/arv-mount")
+        found = make_parser().parse_args([word.replace("%f", "/mnt/x") for word in arguments])
+        assert found.mount_dir == "/mnt/x"
+        assert "--foreground" in arguments
+
+    def test_the_unit_file_gives_a_mount_the_time_to_save(self) -> None:
+        unit = configparser.ConfigParser(interpolation=None, strict=False)
+        unit.optionxform = str  # type: ignore[assignment,method-assign]
+        unit.read(PROJECT / "contrib/arv-mount@.service")
+        service = unit["Service"]
+        # A command that unmounts comes back before all is saved, and then systemd sends SIGTERM.
+        assert "ExecStop" not in service
+        assert service["KillMode"] == "mixed"
+        assert int(service["TimeoutStopSec"]) > DRAIN
 
     @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze")
     def test_systemd_understands_the_unit_file(self, tmp_path: Path) -> None:
