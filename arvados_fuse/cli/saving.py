@@ -190,8 +190,10 @@ class _DrainWatch:
             status = self._writeback.status()
             self.line.end()
             what = changed_paths(status.files)
-            print(
-                f"{what} ({status.bytes} bytes) would stay on this machine, to be saved by the next mount. "
-                "Ctrl-C once more ends it.",
-                file=sys.stderr,
-            )
+            with contextlib.suppress(OSError):  # the terminal may be closed
+                print(
+                    f"{what} ({status.bytes} bytes) would stay on this machine, to be saved by the next "
+                    "mount. Ctrl-C once more ends it.",
+                    file=sys.stderr,
+                    flush=True,
+                )

@@ -1,6 +1,6 @@
 """`arv-mount --status`: how a mount is doing, for people and as JSON.
 
-Used by `main.py`. What the JSON holds is described in docs/status.md.
+Used by `main.py`. What the JSON holds is described in docs/inside.md.
 """
 
 import json

@@ -3,6 +3,7 @@
 Used by `main.py` before it takes a mount away, and by `saving.py`. Needs neither settings nor an API server.
 """
 
+import contextlib
 import sys
 import time
 from collections.abc import Mapping
@@ -95,7 +96,10 @@ def _left(mount_dir: Path, paths: int, answer: Mapping[str, Any]) -> str:
 
 
 class ProgressLine:
-    """One line on a terminal that tells how saving goes; nothing when it goes fast or nobody watches."""
+    """One line on a terminal that tells how saving goes; nothing when it goes fast or nobody watches.
+
+    The terminal may be closed at any time: that keeps nothing from being saved.
+    """
 
     def __init__(self) -> None:
         self._began = time.monotonic()
@@ -111,12 +115,14 @@ class ProgressLine:
             return
         done = self._first - size
         left = f", {size / done * passed:.0f} s left" if done > 0 and size else ""
-        text = f"saving: {files} paths, {size / 1e6:.1f} MB to go{left}"
-        print(f"\r{text:<70}", end="", file=sys.stderr, flush=True)
+        text = f"saving: {changed_paths(files)}, {size / 1e6:.1f} MB to go{left}"
+        with contextlib.suppress(OSError):
+            print(f"\r{text:<70}", end="", file=sys.stderr, flush=True)
         self._shown = True
 
     def end(self) -> None:
         """Leave the line."""
         if self._shown:
-            print(file=sys.stderr)
+            with contextlib.suppress(OSError):
+                print(file=sys.stderr, flush=True)
         self._shown = False
