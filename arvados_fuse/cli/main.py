@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import NoReturn
 
-from arvados_fuse.cli import background, contact, execute, heap, limits, logs, memory, preflight
+from arvados_fuse.cli import background, claim, contact, execute, heap, limits, logs, memory, preflight
 from arvados_fuse.cli.command import Command, UsageError, parse
 from arvados_fuse.cli.settings import settings_of
 from arvados_fuse.errors import ArvadosFuseError
@@ -121,6 +121,7 @@ def _serve_guarded(options: MountOptions, ready: Callable[[], None]) -> int:
 def _serve(options: MountOptions, ready: Callable[[], None]) -> int:
     """Check, build, mount, answer requests until unmounted, take down. The order is the point of it."""
     heap.settle()
+    claimed = claim.claim(options.mount_dir)
     options = memory.fitted(preflight.check(options), memory.limit())
     settings = settings_of(options)
     contact.check(settings)
@@ -134,6 +135,7 @@ def _serve(options: MountOptions, ready: Callable[[], None]) -> int:
         try:
             ending.hold()  # a mount that is half made could be left behind
             session.mount()
+            claimed.release()
             session.start()
             heap.keep_loaded()
             ready()
