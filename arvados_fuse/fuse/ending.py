@@ -104,6 +104,8 @@ class Ending:
         self.number = came.si_signo
         signal.pthread_kill(main, signal.SIGUSR1)
         self._looping.wait()
+        if self._over.is_set():
+            return  # there was no loop, so nothing has a handler for what follows
         # llfuse's handler ends the loop in whatever thread it runs; those that wait are woken besides.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         while not self._over.is_set():

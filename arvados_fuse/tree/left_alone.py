@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from arvados_fuse.collection import Directory
 from arvados_fuse.collection.manifest import ManifestIndex
 from arvados_fuse.collection.merge import merge_into
-from arvados_fuse.writeback import State
+from arvados_fuse.writeback import DIRECTORY, State
 from arvados_fuse.writeback.partial import manifest_of
 from arvados_fuse.writeback.states import same
 
@@ -51,9 +51,24 @@ class LeftAlone:
         # file below it. What goes makes place for what comes.
         for path in sorted(free, key=lambda path: free[path] is not None):
             before, theirs = self._before[path], free[path]
-            old, new = (ManifestIndex(manifest_of({path: state})) for state in (before, theirs))
-            here = merge_into(root, old, new, ours=lambda _path: False).changed
-            if path in here or same(before, theirs):
+            if same(before, theirs):
+                del self._before[path]
+                continue
+            old, new = {path: before}, {path: theirs}
+            if theirs is None:
+                new |= self._left_empty(path)
+            indexes = (ManifestIndex(manifest_of(states)) for states in (old, new))
+            here = merge_into(root, *indexes, ours=lambda _path: False).changed
+            if path in here:
                 del self._before[path]
             changed += here
         return changed
+
+    def _left_empty(self, path: str) -> dict[str, State]:
+        """The directory above a path, if it is there and empty once nothing is at the path."""
+        above = path.rpartition("/")[0]
+        while above:
+            if self._heard(above) is DIRECTORY:
+                return {above: DIRECTORY}
+            above = above.rpartition("/")[0]
+        return {}

@@ -8,6 +8,8 @@ server, made at once. Projects themselves are not changed here: Arvados users ex
 import time
 from typing import Any
 
+from arvados_fuse.collection.manifest import ManifestIndex
+from arvados_fuse.collection.manifest.changes import Finder
 from arvados_fuse.errors import (
     ArvadosFuseError,
     BadAnswer,
@@ -59,14 +61,23 @@ def remove_collection(directory: ListedDirectory, name: str) -> None:
         raise NotEmptyError(f"collection {name!r} is not empty", subject=name)
     state.save()
     # What is shown may be a moment old: others may have put something there.
-    record = directory.context.api.get_collection(ref.key, select=["portable_data_hash"])
-    if record.get("portable_data_hash") != EMPTY_PDH:
+    if not _is_empty(directory.context, ref.key):
         state.expire()
         raise NotEmptyError(f"collection {name!r} is not empty: others have changed it", subject=name)
     try:
         directory.context.api.trash(ref.key)
     finally:
         directory.expire()
+
+
+def _is_empty(context: Context, uuid: str) -> bool:
+    """Whether a collection has nothing in it, by what the server says now."""
+    record = context.api.get_collection(uuid, select=["portable_data_hash"])
+    if record.get("portable_data_hash") == EMPTY_PDH:
+        return True
+    # A manifest of nothing may still have words.
+    text = context.api.get_collection(uuid, select=["manifest_text"]).get("manifest_text")
+    return not Finder(ManifestIndex(str(text or ""))).has_entries("")
 
 
 def rename(directory: ListedDirectory, name: str, target: DirectoryNode, new_name: str) -> bool:

@@ -62,12 +62,11 @@ class Working:
 
     def is_ours(self, path: str) -> bool:
         """Whether what is at `path` is ours: unsaved, or being written."""
-        return self._is_recorded(path) or self._is_at_hand(path)
-
-    def _is_recorded(self, path: str) -> bool:
-        """Whether the journal has a change that was made here. (What a dead mount left was not.)"""
         writeback = self.state.context.writeback
-        return writeback is not None and writeback.is_recorded(self.state.key, path)
+        # What a dead mount left is unsaved, too, but not what is shown here.
+        if writeback is not None and writeback.is_recorded(self.state.key, path):
+            return True
+        return self._is_at_hand(path)
 
     def _is_at_hand(self, path: str) -> bool:
         """Whether it is ours though the journal has nothing of it."""
@@ -104,7 +103,8 @@ class Working:
         with self.lock:
             later: dict[str, State] = {}
             # If a record that was taken already has all this, the answer may be older than that one.
-            mine = {path: state for path, state in committed.items() if self._is_recorded(path)}
+            writeback = self.state.context.writeback
+            mine = {} if writeback is None else writeback.made_here(self.state.key, committed)
             if not self._heard.has(committed):
                 self.take(record)
                 later = self._heard.overtaken(mine)

@@ -28,7 +28,7 @@ from arvados_fuse.writeback.recovery import Adoption, Taken, take_over
 from arvados_fuse.writeback.relief import Relief
 from arvados_fuse.writeback.rooms import Room
 from arvados_fuse.writeback.spool import DiskSpool, Spools
-from arvados_fuse.writeback.states import PathChange, State
+from arvados_fuse.writeback.states import PathChange, State, same
 from arvados_fuse.writeback.status import Limits, Sink, Status
 from arvados_fuse.writeback.uploads import Uploads
 
@@ -218,6 +218,15 @@ class WriteBack:
     def recorded(self, uuid: str) -> dict[str, State]:
         """Of these what was changed through this mount."""
         return self._pending.states(uuid)
+
+    def made_here(self, uuid: str, saved: Mapping[str, State]) -> dict[str, State]:
+        """Which of the states that were saved just now were changes of this mount."""
+        rows = self._pending.rows(uuid)
+        return {
+            path: state
+            for path, state in saved.items()
+            if path in rows and any(same(state, mine) for mine in (rows[path].after, *rows[path].attempted))
+        }
 
     def is_recorded(self, uuid: str, path: str) -> bool:
         """Whether a path has an unsaved change that was made through this mount; cheap."""

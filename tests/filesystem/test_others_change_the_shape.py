@@ -127,6 +127,21 @@ def test_what_was_only_open_here_gives_way_to_theirs(mount: Mount, ours: str, th
     assert shared.save() == {theirs: b"seen, and written anew", "busy": b""}
 
 
+@pytest.mark.parametrize("directory", ["d", "d/e"])
+def test_a_directory_that_others_leave_empty_stays(mount: Mount, directory: str) -> None:
+    shared = mount({f"{directory}/f": b"old"})
+    file = shared.tree.open_file(f"{directory}/f", os.O_RDWR)
+    empty = f"./{directory} d41d8cd98f00b204e9800998ecf8427e+0 0:0:\\056\n"
+    text = shared.maker.manifest({"busy": b""}) + empty
+    shared.maker.update("collections", shared.uuid, manifest_text=text)
+    shared.hear()
+    file.close()
+    assert shared.tree.names(directory) == []
+    shared.tree.mkdir(f"{directory}/new")
+    assert shared.save() == {"busy": b""}
+    assert shared.tree.names(directory) == ["new"]
+
+
 def _append(shared: Shared) -> None:
     """What makes anew of what is shown has seen theirs, or leaves it."""
     file = shared.tree.open_file("f", os.O_RDWR)
@@ -229,6 +244,58 @@ def test_what_a_dead_mount_left_is_saved_while_its_collection_is_changed(
         busy.close()
     expected = {"f": b"old , ours", "f~": b"old and left"} if is_open else {"f": b"old and left, ours"}
     assert shared.files() == {**expected, "busy": b"b"}
+
+
+def test_what_a_dead_mount_left_is_saved_while_its_path_is_empty_for_a_moment(
+    mine: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes back there came from the older content all the same."""
+    uuid = mine.collection("c", {"f": b"old ", "busy": b""})["uuid"]
+    options: dict[str, Any] = {"read_write": True, "mode": "collection", "target": uuid}
+
+    def refuse(_client: ApiClient, _uuid: str, *_: Any, **__: Any) -> Any:
+        raise AccessDenied("not now", subject=uuid)
+
+    refusing = pytest.MonkeyPatch()
+    refusing.setattr(ApiClient, "update_collection", refuse)
+    monkeypatch.setattr(saving, "DRAIN", 0.1)
+    with session(mine.server, mine.token, tmp_path, **options) as built, suppress(OSError):
+        write(TreeDriver(built.filesystem), "f", b"LEFT")
+    put = saving.SavedSink.put
+    did: list[str] = []
+    with session(mine.server, mine.token, tmp_path, **options) as built:
+        shared = Shared(mine, uuid, built)
+        busy = shared.tree.open_file("busy", os.O_RDWR)
+        busy.write(0, b"b")
+
+        def around(sink: saving.SavedSink, saved: Any) -> None:
+            if did or "f" not in saved.committed:
+                put(sink, saved)
+                return
+            did.append("away")
+            shared.tree.rename("f", "g")
+            put(sink, saved)
+            shared.tree.rename("g", "f")
+            did.append("back")
+
+        monkeypatch.setattr(saving.SavedSink, "put", around)
+        refusing.undo()
+        assert built.filesystem.context.writeback is not None
+        built.filesystem.context.writeback.retry()
+        wait_for(lambda: did == ["away", "back"], "what was left is saved")
+        _append(shared)
+        busy.close()
+        shared.save()
+    assert shared.files() == {"f": b"old more", "f~": b"LEFT", "busy": b"b"}
+
+
+@pytest.mark.parametrize("text", ["", ". d41d8cd98f00b204e9800998ecf8427e+0 0:0:\\056\n"])
+def test_rmdir_of_an_empty_collection(mine: Maker, tmp_path: Path, text: str) -> None:
+    """Whatever words its manifest has."""
+    uuid = mine.make("collections", name="c", manifest_text=text)["uuid"]
+    with session(mine.server, mine.token, tmp_path, read_write=True, mode="all") as built:
+        TreeDriver(built.filesystem).rmdir("home/c")
+    assert mine.server.call("GET", f"collections/{uuid}", token=mine.token).status == 404
 
 
 @pytest.mark.parametrize("was_changed_here", [False, True])
