@@ -12,9 +12,10 @@ from servers import LocalServer, StockClients, StockMissing, stock_clients
 settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 
-# In the background of a shell these are ignored, and would be in all programs that tests start.
+# In the background of a shell or under nohup these are ignored, and would be in what tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
