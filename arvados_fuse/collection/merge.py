@@ -106,9 +106,11 @@ class _Merge:
         if self.is_ours(change.path):
             return False
         here = _data(self.at(change.path))
-        if here != _data(change.before) and here is not None:
+        if here == _data(change.before):
+            return True
+        if here is not None:
             self.left(change.path)
-        return here == _data(change.before)
+        return False
 
     def remove(self, path: str) -> None:
         parent, _, name = path.rpartition("/")
@@ -143,8 +145,10 @@ class _Merge:
     def _take_apart(self, change: Change, after: Version) -> None:
         """Let their file be at its path, another file than the one that was there; or leave it for later."""
         path = change.path
+        if self.is_ours(path):
+            return
         mine = _data(self.at(path))
-        if self.is_ours(path) or mine == _data(after):
+        if mine == _data(after):
             return
         if mine != _data(change.before) or self._behind_file(path):
             self.left(path)

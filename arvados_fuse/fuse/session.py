@@ -50,8 +50,9 @@ class Session:
             self._options.add(f"subtype={subtype}")
         if allow_other:
             self._options.add("allow_other")
-        # With the second one only who mounted could set modes and times; `tar` of others sets them, too.
-        self._options |= {"ro", "default_permissions"} if read_only else set()
+        if read_only:
+            # With the second one only who mounted could set modes and times; `tar` of others sets them, too.
+            self._options |= {"ro", "default_permissions"}
         self._open = False
         self._descriptor = -1
         self._mount: MountPoint | None = None

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 from arvados_fuse.collection import Collection
 from arvados_fuse.collection.manifest.changes import Finder
-from arvados_fuse.writeback import DIRECTORY, State
+from arvados_fuse.writeback import State
+from arvados_fuse.writeback.partial import state_at
 from arvados_fuse.writeback.states import same
 
 
@@ -23,12 +24,7 @@ class Heard:
         baseline = self._collection.baseline
         if self._finder is None or self._finder[0] is not baseline:
             self._finder = (baseline, Finder(baseline))
-        finder = self._finder[1]
-        found = finder.file(path)
-        if found is not None:
-            return tuple(found.segments())
-        empty = path and finder.has_directory(path) and not finder.has_entries(path)
-        return DIRECTORY if empty else None
+        return state_at(self._finder[1], path) if path else None
 
     def has(self, states: Mapping[str, State]) -> bool:
         """Whether it has all of these."""

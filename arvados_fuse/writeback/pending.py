@@ -138,16 +138,14 @@ class Pending:
 
     def _store(self, fresh: Mapping[str, Mapping[str, Row]]) -> None:
         """Write rows to the journal, then to memory; those that are not needed are removed."""
-        needed = [
-            (uuid, path, row) for uuid, rows in fresh.items() for path, row in rows.items() if row.is_needed()
-        ]
-        kept = {(uuid, path) for uuid, path, _ in needed}
-        gone = [
-            (uuid, path)
-            for uuid, rows in fresh.items()
-            for path in rows
-            if (uuid, path) not in kept and path in self._rows.get(uuid, ())
-        ]
+        needed: list[tuple[str, str, Row]] = []
+        gone: list[tuple[str, str]] = []
+        for uuid, rows in fresh.items():
+            for path, row in rows.items():
+                if row.is_needed():
+                    needed.append((uuid, path, row))
+                elif path in self._rows.get(uuid, ()):
+                    gone.append((uuid, path))
         self._journal.write((_line(*one) for one in needed), gone)
         for one in needed:
             self._put(*one)

@@ -111,13 +111,19 @@ def test_a_mount_that_does_not_answer_is_not_taken_for_saved(writing: WritingWor
     assert writing.tree(uuid) == {"before": b"1", "a": b"2"}
 
 
-def test_what_is_refused_is_told_with_what_to_do_when_it_is_allowed(writing: WritingWorld) -> None:
-    """No process goes on trying."""
+def refused_change(writing: WritingWorld) -> tuple[str, WritingMount]:
+    """A collection that has `before`, and a mount whose change of `a` there the server refuses."""
     uuid = writing.site.api.create_collection({"name": "c"})["uuid"]
     mount = writing.begin()
     write(mount.root / uuid / "before", b"1", sync=True)
     writing.gates.api.rule = lambda ask: Deed(status=403 if ask.changes(uuid) else 0)
     write(mount.root / uuid / "a", b"2")
+    return uuid, mount
+
+
+def test_what_is_refused_is_told_with_what_to_do_when_it_is_allowed(writing: WritingWorld) -> None:
+    """No process goes on trying."""
+    uuid, mount = refused_change(writing)
     told = sentence(command({}, "--unmount", mount.top))
     assert told.startswith(f"arv-mount: 1 changed path at {mount.top} is not saved: {uuid}/a: ")
     assert told.count("not saved") == 1
@@ -160,11 +166,7 @@ def test_what_a_mount_took_over_is_told_of_that_mount(writing: WritingWorld) -> 
 
 def test_a_mount_that_is_replaced_is_asked_to_save_too(writing: WritingWorld) -> None:
     """What is left of it is told, and the new one is mounted all the same."""
-    uuid = writing.site.api.create_collection({"name": "c"})["uuid"]
-    mount = writing.begin()
-    write(mount.root / uuid / "before", b"1", sync=True)
-    writing.gates.api.rule = lambda ask: Deed(status=403 if ask.changes(uuid) else 0)
-    write(mount.root / uuid / "a", b"2")
+    uuid, mount = refused_change(writing)
     variables = {"HOME": str(writing.base), **environment(writing.server, writing.token)}
     done = command(variables, "--replace", "--home", "--ram-cache", mount.top)
     try:

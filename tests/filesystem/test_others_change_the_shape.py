@@ -209,22 +209,29 @@ def test_theirs_came_between_our_update_and_what_is_fetched_after_it(
     assert shared.save() == {"f": b"THEIRSmore", "h": b"h", "busy": b""}
 
 
-@pytest.mark.parametrize("is_open", [False, True])
-def test_what_a_dead_mount_left_is_saved_while_its_collection_is_changed(
-    mine: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_open: bool
-) -> None:
-    """It is what others have changed: it shows, and what was made of the older content takes nothing away."""
-    uuid = mine.collection("c", {"f": b"old ", "busy": b""})["uuid"]
-    options: dict[str, Any] = {"read_write": True, "mode": "collection", "target": uuid}
+def leave_behind(mine: Maker, directory: Path, options: dict[str, Any], data: bytes) -> pytest.MonkeyPatch:
+    """A mount ends with `f` unsaved, since updates are refused; so they are until what is given is undone."""
 
-    def refuse(_client: ApiClient, _uuid: str, *_: Any, **__: Any) -> Any:
+    def refuse(_client: ApiClient, uuid: str, *_: Any, **__: Any) -> Any:
         raise AccessDenied("not now", subject=uuid)
 
     refusing = pytest.MonkeyPatch()
     refusing.setattr(ApiClient, "update_collection", refuse)
-    monkeypatch.setattr(saving, "DRAIN", 0.1)
-    with session(mine.server, mine.token, tmp_path, **options) as built, suppress(OSError):
-        write(TreeDriver(built.filesystem), "f", b"old and left")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(saving, "DRAIN", 0.1)
+        with session(mine.server, mine.token, directory, **options) as built, suppress(OSError):
+            write(TreeDriver(built.filesystem), "f", data)
+    return refusing
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+def test_what_a_dead_mount_left_is_saved_while_its_collection_is_changed(
+    mine: Maker, tmp_path: Path, is_open: bool
+) -> None:
+    """It is what others have changed: it shows, and what was made of the older content takes nothing away."""
+    uuid = mine.collection("c", {"f": b"old ", "busy": b""})["uuid"]
+    options: dict[str, Any] = {"read_write": True, "mode": "collection", "target": uuid}
+    refusing = leave_behind(mine, tmp_path, options, b"old and left")
     with session(mine.server, mine.token, tmp_path, **options) as built:
         shared = Shared(mine, uuid, built)
         busy = shared.tree.open_file("busy", os.O_RDWR)
@@ -252,15 +259,7 @@ def test_what_a_dead_mount_left_is_saved_while_its_path_is_empty_for_a_moment(
     """What comes back there came from the older content all the same."""
     uuid = mine.collection("c", {"f": b"old ", "busy": b""})["uuid"]
     options: dict[str, Any] = {"read_write": True, "mode": "collection", "target": uuid}
-
-    def refuse(_client: ApiClient, _uuid: str, *_: Any, **__: Any) -> Any:
-        raise AccessDenied("not now", subject=uuid)
-
-    refusing = pytest.MonkeyPatch()
-    refusing.setattr(ApiClient, "update_collection", refuse)
-    monkeypatch.setattr(saving, "DRAIN", 0.1)
-    with session(mine.server, mine.token, tmp_path, **options) as built, suppress(OSError):
-        write(TreeDriver(built.filesystem), "f", b"LEFT")
+    refusing = leave_behind(mine, tmp_path, options, b"LEFT")
     put = saving.SavedSink.put
     did: list[str] = []
     with session(mine.server, mine.token, tmp_path, **options) as built:

@@ -62,6 +62,9 @@ def test_saving_goes_on_when_the_terminal_is_closed(monkeypatch: pytest.MonkeyPa
     terminal = watch(monkeypatch)
     line = unsaved.ProgressLine()
     line.show(2, 2000)
+    told = terminal.getvalue()
+    assert "saving: 2 changed paths" in told
     terminal.gone = True
     line.show(1, 1000)
     line.end()
+    assert terminal.getvalue() == told
