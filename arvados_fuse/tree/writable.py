@@ -8,7 +8,9 @@ import os
 import stat
 from typing import Any, NoReturn
 
+from arvados_fuse.collection.manifest.names import component_fault
 from arvados_fuse.errors import (
+    InvalidArgument,
     IsADirectory,
     NameTooLong,
     NoSuchCall,
@@ -195,7 +197,10 @@ class WritableFileSystem(FileSystem):
         return node
 
     def _new_name(self, name: bytes) -> str:
-        """A name that something is to get. Raises NameTooLong, IllegalName."""
+        """A name that something is to get. Raises NameTooLong, IllegalName, InvalidArgument."""
         if len(name) > NAME_MAX:
             raise NameTooLong(f"{name[:40]!r}... has {len(name)} bytes; {NAME_MAX} is the most")
-        return self.context.names.decode(name)
+        text = self.context.names.decode(name)
+        if fault := component_fault(text):
+            raise InvalidArgument(f"not a name: {fault}", subject=repr(text))
+        return text

@@ -6,6 +6,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from worlds import Maker, session
 from writing_bench import compare, record_of, sdk_reads, shown
 
 from arvados_fuse.cli.build import MountSession
+from arvados_fuse.errors import InvalidArgument
 from arvados_fuse.options import CustomMount
 
 NEW = os.O_CREAT | os.O_RDWR
@@ -130,6 +132,24 @@ def test_what_can_not_be_done_to_tmp_collections(open_tree: Open) -> None:
     for act in acts:
         with refused(errno.EPERM):
             act()
+
+
+@pytest.mark.parametrize("name", [b"", b".", b"..", b"a/b", b"a\0b"])
+def test_what_is_no_name_reaches_no_server(open_tree: Open, mine: Maker, name: bytes) -> None:
+    mine.collection("here", {"file": b"bytes"})
+    driver, built = open_tree(**custom(("home", "home")))
+    requests, tree = request_counter(mine.server), built.filesystem
+    for top, old in (("home", b"here"), ("home/here", b"file")):
+        with driver.at(top) as parent:
+            acts: list[Callable[[], object]] = [
+                partial(tree.make_directory, parent.ino, name),
+                partial(tree.create_file, parent.ino, name),
+                partial(tree.rename, parent.ino, old, parent.ino, name),
+            ]
+            for act in acts:
+                with pytest.raises(InvalidArgument, match="not a name"):
+                    act()
+    assert changing(requests()) == []
 
 
 def test_storage_classes_of_new_collections(open_tree: Open, mine: Maker) -> None:
