@@ -79,7 +79,8 @@ def stock(clients: StockClients) -> Subject:
 
 def null() -> Subject:
     """The file system that does nothing."""
-    return Subject("null", [sys.executable, "-m", "benchmarks.null_fs"], (), {"PYTHONPATH": str(PROJECT)})
+    command = [sys.executable, "-m", "benchmarks.null_fs"]
+    return Subject("null", command, (), {"PYTHONPATH": str(PROJECT)}, content="zeros")
 
 
 @dataclass

@@ -48,7 +48,7 @@ def run(bench: Bench, subject: Subject) -> Measured:
 
 def _seconds(mounted: Mounted, path: str, place: int) -> float:
     """Until the last page of a cold block is there, for which all of it has to come."""
-    done = mounted.mount.run("reads_at", LIMIT, path=path, offsets=[place], size=PAGE, check=False)
+    done = mounted.mount.run("reads_at", LIMIT, path=path, offsets=[place], size=PAGE, content="stored")
     return float(done.whole["seconds"])
 
 

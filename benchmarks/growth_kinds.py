@@ -67,16 +67,16 @@ def _events(bench: Bench, size: int) -> Cost:
 def _read(bench: Bench, size: int) -> Cost:
     uuid = bench.stage.blocks(size)
     with bench.mounted(ours()) as mounted:
-        return _cost(size, mounted, "sequential", path=mounted.path(uuid, "large"), check=True)
+        return _cost(size, mounted, "sequential", path=mounted.path(uuid, "large"), content="stored")
 
 
 def _read_pages(bench: Bench, size: int) -> Cost:
     uuid, cache = bench.stage.blocks(CACHED), bench.caches.fresh()
     try:
         with bench.mounted(ours(), cache) as mounted:  # so that the blocks are cached
-            mounted.mount.run("sequential", LIMIT, path=mounted.path(uuid, "large"), check=False)
+            mounted.mount.run("sequential", LIMIT, path=mounted.path(uuid, "large"), content="stored")
         with bench.mounted(ours(), cache) as mounted:
-            arguments = {"path": mounted.path(uuid, "large"), "blocks": CACHED, "check": True}
+            arguments = {"path": mounted.path(uuid, "large"), "blocks": CACHED, "content": "stored"}
             return _cost(size, mounted, "random_reads", count=size, **arguments)
     finally:
         bench.caches.drop(cache)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.content import BLOCK, PIECE, SMALL_FILE, expected, piece, small_content
+from benchmarks.content import BLOCK, CONTENTS, PIECE, SMALL_FILE
 from benchmarks.event_load import latency, many_changes
 from benchmarks.run_clock import Run, Wrong
 from benchmarks.write_load import overwrite, untar, write_large, write_small
@@ -39,35 +39,35 @@ def ready(path: str) -> Figures:
             time.sleep(READY_POLL)
 
 
-def read_whole(path: str, first_block: int, check: bool) -> int:
+def read_whole(path: str, first_block: int, content: str) -> int:
     """Read one file from end to end in pieces of 1 MiB; its bytes."""
-    buffer, ordinary, total = bytearray(PIECE), piece(), 0
+    buffer, expected, total = bytearray(PIECE), CONTENTS[content].at, 0
+    ordinary = expected(PIECE, PIECE)
     descriptor = os.open(path, os.O_RDONLY)
     try:
         while got := os.readv(descriptor, [buffer]):
-            if check:
-                place = total + first_block * BLOCK
-                wanted = ordinary if place % BLOCK else expected(place, PIECE)
-                if got != PIECE or buffer != wanted:
-                    raise Wrong(f"{path} at {total}: other bytes than stored")
+            place = total + first_block * BLOCK
+            wanted = ordinary if place % BLOCK else expected(place, PIECE)
+            if got != PIECE or buffer != wanted:
+                raise Wrong(f"{path} at {total}: other bytes than stored")
             total += got
     finally:
         os.close(descriptor)
     return total
 
 
-def sequential(pid: int, path: str, check: bool) -> Figures:
+def sequential(pid: int, path: str, content: str) -> Figures:
     """One reader, one file."""
     run = Run(pid)
-    return run.done(1, bytes=read_whole(path, 0, check))
+    return run.done(1, bytes=read_whole(path, 0, content))
 
 
-def parallel(pid: int, paths: Sequence[str], blocks_each: int, check: bool) -> Figures:
+def parallel(pid: int, paths: Sequence[str], blocks_each: int, content: str) -> Figures:
     """One reader for each file, all at once."""
     totals: list[int] = []
 
     def reader(number: int, path: str) -> None:
-        totals.append(read_whole(path, number * blocks_each, check))
+        totals.append(read_whole(path, number * blocks_each, content))
 
     threads = [threading.Thread(target=reader, args=pair) for pair in enumerate(paths)]
     run = Run(pid)
@@ -80,19 +80,19 @@ def parallel(pid: int, paths: Sequence[str], blocks_each: int, check: bool) -> F
     return run.done(len(paths), bytes=sum(totals))
 
 
-def reads_at(pid: int, path: str, offsets: Sequence[int], size: int, check: bool) -> Figures:
+def reads_at(pid: int, path: str, offsets: Sequence[int], size: int, content: str) -> Figures:
     """Single reads at these offsets, in this order, with the kernel's read-ahead switched off.
 
     `first`: seconds of the first one.
     """
-    first = 0.0
+    first, expected = 0.0, CONTENTS[content].at
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
         run = Run(pid)
         for number, offset in enumerate(offsets, 1):
             data = os.pread(descriptor, size, offset)
-            if check and data != expected(offset, size):
+            if data != expected(offset, size):
                 raise Wrong(f"{path} at {offset}: other bytes than stored")
             first = first or time.perf_counter() - run.start
             run.at(number)
@@ -101,17 +101,17 @@ def reads_at(pid: int, path: str, offsets: Sequence[int], size: int, check: bool
         os.close(descriptor)
 
 
-def touch(pid: int, path: str, blocks: int, check: bool) -> Figures:
+def touch(pid: int, path: str, blocks: int, content: str) -> Figures:
     """One page in each block."""
     numbers = random.Random(7)
     offsets = [block * BLOCK + PAGE * numbers.randrange(1, BLOCK // PAGE) for block in range(blocks)]
-    return reads_at(pid, path, offsets, PAGE, check)
+    return reads_at(pid, path, offsets, PAGE, content)
 
 
-def random_reads(pid: int, path: str, blocks: int, count: int, check: bool) -> Figures:
+def random_reads(pid: int, path: str, blocks: int, count: int, content: str) -> Figures:
     """`count` pages anywhere, none twice: the second time it would come from the kernel."""
     pages = random.Random(8).sample(range(blocks * BLOCK // PAGE), count)
-    return reads_at(pid, path, [PAGE * page for page in pages], PAGE, check)
+    return reads_at(pid, path, [PAGE * page for page in pages], PAGE, content)
 
 
 def walk(pid: int, path: str) -> Figures:
@@ -171,15 +171,15 @@ def stat_storm(pid: int, path: str) -> Figures:
     return run.done(count)
 
 
-def small_files(pid: int, path: str, check: bool) -> Figures:
+def small_files(pid: int, path: str, content: str) -> Figures:
     """Open, read and close every file two levels down, directories listed beforehand."""
-    names, count = _below(path), 0
+    names, count, expected = _below(path), 0, CONTENTS[content].small
     run = Run(pid)
     for name in names:
         descriptor = os.open(name, os.O_RDONLY)
         data = os.read(descriptor, 2 * SMALL_FILE)
         os.close(descriptor)
-        if check and data != small_content(count):
+        if data != expected(count):
             raise Wrong(f"{name}: other bytes than stored")
         count += 1
         run.at(count)

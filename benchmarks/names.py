@@ -103,15 +103,15 @@ def files_rows(sizes: Sizes) -> Sequence[Row]:
 def files_run(bench: Bench, subject: Subject) -> Measured:
     """See Workload."""
     small, tree = bench.stage.small_files(), bench.stage.tree(bench.sizes.storm)
-    check, cache = subject.name != "null", bench.caches.fresh()
+    content, cache = subject.content, bench.caches.fresh()
     found = {}
     try:
-        if check:
+        if content == "stored":
             with bench.mounted(subject, cache) as mounted:  # so that the blocks are cached
-                mounted.mount.run("small_files", LIMIT, path=mounted.path(small), check=True)
+                mounted.mount.run("small_files", LIMIT, path=mounted.path(small), content=content)
         with bench.mounted(subject, cache, null_files=SMALL_FILES) as mounted:
             mount, path = mounted.mount, mounted.path(small, null="tree")
-            done = mount.run("small_files", LIMIT, path=path, check=check)
+            done = mount.run("small_files", LIMIT, path=path, content=content)
             found["small"] = Value(done.whole["count"] / done.whole["seconds"])
             found["small_cpu"] = Value(done.whole["cpu"] * 10_000 / done.whole["count"])
         with bench.mounted(subject, cache, null_files=bench.sizes.storm) as mounted:

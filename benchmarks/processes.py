@@ -1,15 +1,15 @@
 """What /proc tells about a process from outside (proc(5)). Raises OSError when it is gone."""
 
-import os
+import time
 from pathlib import Path
 
-TICK = os.sysconf("SC_CLK_TCK")
+_SCHEDULED = 2
+"""With the complement of a process number above it: that process's clock (clock_getcpuclockid(3))."""
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU time of all its threads, user and system."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICK
+    """CPU time of all its threads, user and system, to the nanosecond (/proc has it in hundredths)."""
+    return time.clock_gettime(~pid << 3 | _SCHEDULED)
 
 
 def memory(pid: int) -> dict[str, int]:

@@ -47,12 +47,14 @@ def slow_run(bench: Bench, subject: Subject) -> Measured:
     with bench.stage.slow_line(RATE, LATENCY) as environment:
         with bench.mounted(subject, environment=environment) as mounted:
             path = mounted.path(uuid, "large")
-            done = mounted.mount.run("reads_at", LIMIT, path=path, offsets=near, size=4096, check=True)
+            done = mounted.mount.run("reads_at", LIMIT, path=path, offsets=near, size=4096, content="stored")
             found["first_byte"] = Value(done.whole["first"] * 1000)
             found["near"] = Value(done.whole["seconds"] * 1000 / count)
         with bench.mounted(subject, environment=environment) as mounted:
             path = mounted.path(uuid, "large")
-            done = mounted.mount.run("reads_at", LIMIT, path=path, offsets=anywhere, size=4096, check=True)
+            done = mounted.mount.run(
+                "reads_at", LIMIT, path=path, offsets=anywhere, size=4096, content="stored"
+            )
             found["anywhere"] = Value(done.whole["seconds"] * 1000 / count)
     return found
 
@@ -75,25 +77,25 @@ def rows(sizes: Sizes) -> Sequence[Row]:
 
 def run(bench: Bench, subject: Subject) -> Measured:
     """See Workload. The cache that the cold run fills is what the later mounts find."""
-    blocks, check = bench.sizes.blocks, subject.name != "null"
+    blocks, content = bench.sizes.blocks, subject.content
     uuid = bench.stage.blocks(blocks)
     cache = bench.caches.fresh()
     found = {}
     try:
         with bench.mounted(subject, cache) as mounted:
             path = mounted.path(uuid, "large", null="large")
-            found.update(_sequential("cold", mounted, path, check))
-            done = mounted.mount.run("sequential", LIMIT, path=path, check=check)
+            found.update(_sequential("cold", mounted, path, content))
+            done = mounted.mount.run("sequential", LIMIT, path=path, content=content)
             found["again"] = Value(_rate(done))
         with bench.mounted(subject, cache) as mounted:
             path = mounted.path(uuid, "large", null="large")
-            found.update(_sequential("cached", mounted, path, check))
+            found.update(_sequential("cached", mounted, path, content))
         with bench.mounted(subject, cache) as mounted:
             path, count = mounted.path(uuid, "large", null="large"), bench.sizes.random_reads
-            done = mounted.mount.run("touch", LIMIT, path=path, blocks=blocks, check=check)
+            done = mounted.mount.run("touch", LIMIT, path=path, blocks=blocks, content=content)
             found["touch"] = Value(done.whole["seconds"] * 1000 / blocks)
             done = mounted.mount.run(
-                "random_reads", LIMIT, path=path, blocks=blocks, count=count, check=check
+                "random_reads", LIMIT, path=path, blocks=blocks, count=count, content=content
             )
             found["random"] = Value(count / done.whole["seconds"])
             found["random_cpu"] = Value(done.whole["cpu"] * 10_000 / count)
@@ -102,8 +104,8 @@ def run(bench: Bench, subject: Subject) -> Measured:
     return found
 
 
-def _sequential(key: str, mounted: Mounted, path: str, check: bool) -> dict[str, Value]:
-    done = mounted.mount.run("sequential", LIMIT, path=path, check=check)
+def _sequential(key: str, mounted: Mounted, path: str, content: str) -> dict[str, Value]:
+    done = mounted.mount.run("sequential", LIMIT, path=path, content=content)
     return _transfer(key, mounted, done)
 
 
@@ -131,11 +133,11 @@ def parallel_rows(sizes: Sizes) -> Sequence[Row]:
 
 def parallel_run(bench: Bench, subject: Subject) -> Measured:
     """See Workload."""
-    each, check = bench.sizes.blocks // PARTS, subject.name != "null"
+    each, content = bench.sizes.blocks // PARTS, subject.content
     uuid = bench.stage.blocks(bench.sizes.blocks)
     with bench.mounted(subject) as mounted:
         paths = [mounted.path(uuid, f"part{part}", null=f"part{part}") for part in range(PARTS)]
-        done = mounted.mount.run("parallel", LIMIT, paths=paths, blocks_each=each, check=check)
+        done = mounted.mount.run("parallel", LIMIT, paths=paths, blocks_each=each, content=content)
         return _transfer("parallel", mounted, done)
 
 

@@ -116,12 +116,14 @@ def _lines(source: IO[bytes]) -> Any:
 
 @dataclass(frozen=True)
 class Subject:
-    """One of the things compared. command: what starts it, without options. own: whether it is ours."""
+    """One of the things compared. command: what starts it, without options. content: of its files, in
+    `content.CONTENTS`."""
 
     name: str
     command: Sequence[str]
     options: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    content: str = "stored"
 
 
 class Mount:
