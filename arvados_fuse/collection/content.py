@@ -115,6 +115,17 @@ class Content:
             return fetch(blocks, parts[0])
         return b"".join([fetch(blocks, part) for part in parts])
 
+    def in_one_block(self, offset: int, size: int) -> tuple[str, int, int] | None:
+        """Where these bytes, at most to the end of the file, lie together in Keep: locator, offset, size.
+
+        None when they do not; what then has to be done is up to `read`.
+        """
+        index = self._index
+        if index is not None and self._generation != index.generation:
+            self._resign(index)
+        with self._lock:
+            return self._segments.in_one_block(offset, size)
+
     def snapshot(self) -> tuple[tuple[Segment, ...], int]:
         """The segments, with the newest signatures, and the version that they are."""
         index = self._index

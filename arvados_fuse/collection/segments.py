@@ -105,6 +105,19 @@ class Segments:
             at += 1
         return found
 
+    def in_one_block(self, offset: int, size: int) -> tuple[str, int, int] | None:
+        """The part of one block (not that of zeros) that holds a range, which ends at the end of the file at
+        the latest: locator, offset, size; None when there is no such part."""
+        length = min(size, self.size - offset)
+        if offset < 0 or length <= 0:
+            return None
+        at = bisect_right(self._starts, offset) - 1
+        source, begin, whole = self._items[at]
+        skip = offset - self._starts[at]
+        if length > whole - skip or not isinstance(source, str) or source.startswith(ZERO_BLOCK):
+            return None
+        return source, begin + skip, length
+
     def replace(self, offset: int, new: Segment) -> None:
         """Put `new` over what is at `offset`, at most at the end of the file."""
         if offset == self.size:

@@ -17,7 +17,7 @@ from arvados_fuse.keep.locator import Locator
 from arvados_fuse.keep.pins import SHARE, Pin, Pins, size_of
 from arvados_fuse.keep.reader import Company, Reader
 from arvados_fuse.keep.services import KeepService, ServiceDirectory, ServiceTable
-from arvados_fuse.keep.store import Held, Store
+from arvados_fuse.keep.store import Store
 from arvados_fuse.keep.transfer import BlockReplaced, Timeouts, Transfers
 from arvados_fuse.keep.upload import Uploader
 from arvados_fuse.reporting.counters import Counters
@@ -63,6 +63,7 @@ class BlockCache:
     ) -> None:
         timeouts = timeouts or Timeouts()
         self.counters = counters or store.counters
+        self._hit = self.counters.ticker("cache.hit")
         self._store = store
         self._blocks = store.blocks
         self._services = services = ServiceTable(directory, self._prepare)
@@ -79,6 +80,7 @@ class BlockCache:
         )
         self._anyone = _Anyone()
         self._silence = timeouts.overall + SILENCE_MARGIN
+        self._closed = False
 
     def start(self) -> None:
         """Start what runs beside; after the fork, before the first read."""
@@ -90,6 +92,7 @@ class BlockCache:
 
     def close(self) -> None:
         """End all threads and connections; readers that wait get Unreachable."""
+        self._closed = True
         self._uploader.close()
         self._dispatcher.close()
         self._pool.close()
@@ -119,7 +122,7 @@ class BlockCache:
         if held is not None:
             data = held.read(offset, size)
             if data is not None:
-                self.counters.add("cache.hit")
+                self._hit()
                 return data
         return self._read_slowly(locator, offset, size, watcher)
 
@@ -255,7 +258,7 @@ class BlockCache:
                 data = self._reread(locator, offset, size)
                 if data is not None:
                     if not missed:
-                        self.counters.add("cache.hit")
+                        self._hit()
                     return data
                 flight = self._dispatcher.join(locator, text, demanded=True)
             if not missed:
@@ -276,7 +279,7 @@ class BlockCache:
         )
 
     def _reread(self, locator: Locator, offset: int, size: int) -> bytes | memoryview | None:
-        held: Held | None = self._store.reopen(locator.md5, locator.size)
+        held = None if self._closed else self._store.reopen(locator.md5, locator.size)
         return None if held is None else held.read(offset, size)
 
     def _await(self, flight: Flight, end: int) -> None:

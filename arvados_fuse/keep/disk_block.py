@@ -4,7 +4,9 @@ Used by `keep.disk_store` only, which is `Holder` and `Arrivals` to them. Thread
 thread; a sink belongs to one thread.
 """
 
-import os
+from collections.abc import Iterable
+from itertools import count
+from os import fstat, pread
 from typing import Protocol
 
 from arvados_fuse.keep.content import Content, FileContent
@@ -14,12 +16,11 @@ from arvados_fuse.keep.store import REREAD_SLACK
 
 
 class Holder(Protocol):
-    """Who knows a block, and is told that it is read. latest: the block that was read last."""
+    """Who knows a block. latest: the block that was read last. uses: numbers those times that a block was
+    read after another."""
 
     latest: "DiskBlock | None"
-
-    def used(self, block: "DiskBlock") -> None:
-        """It was read, and another one before."""
+    uses: "count[int]"
 
     def used_again(self, block: "DiskBlock") -> None:
         """A part of it was read a second time."""
@@ -43,7 +44,17 @@ class Arrivals(Protocol):
 class DiskBlock:
     """One block file known to this process."""
 
-    __slots__ = ("_reused", "_store", "file", "high", "identity", "md5", "recent", "size")
+    __slots__ = (
+        "_reused",
+        "_store",
+        "file",
+        "high",
+        "identity",
+        "md5",
+        "recent",
+        "size",
+        "used_at",
+    )
 
     def __init__(self, store: Holder, md5: str, size: int) -> None:
         self._store = store
@@ -57,6 +68,8 @@ class DiskBlock:
         """How far it was read, in bytes."""
         self.recent = False
         """Read since the keeper's last pass."""
+        self.used_at = 0
+        """The number of its last use that the store has not taken note of; 0 for none."""
         self._reused = False
 
     @property
@@ -70,8 +83,8 @@ class DiskBlock:
         if file is None:
             return None
         try:
-            data = os.pread(file.fd, size, offset)
-            status = os.fstat(file.fd)
+            data = pread(file.fd, size, offset)
+            status = fstat(file.fd)
         except (OSError, ValueError, OverflowError):
             return None
         if len(data) != size or status.st_mtime_ns != file.mtime_ns or status.st_size != file.size:
@@ -82,9 +95,20 @@ class DiskBlock:
         elif offset + REREAD_SLACK < self.high and not self._reused:
             self._reused = True
             self._store.used_again(self)
-        if self._store.latest is not self:
-            self._store.used(self)
+        store = self._store
+        if store.latest is not self:
+            store.latest = self
+            self.recent = True
+            self.used_at = next(store.uses)
         return data
+
+
+def by_use(blocks: Iterable[DiskBlock]) -> list[DiskBlock]:
+    """Those read since they were last asked here, in the order in which they were read."""
+    used = sorted((block for block in blocks if block.used_at), key=lambda block: block.used_at)
+    for block in used:
+        block.used_at = 0
+    return used
 
 
 class DiskSink:

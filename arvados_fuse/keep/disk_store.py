@@ -7,6 +7,7 @@ Used by `keep.cache`. Threads: any; one short lock, under which no file is touch
 """
 
 import errno
+import itertools
 import logging
 import resource
 import threading
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from arvados_fuse.keep import disk_files
 from arvados_fuse.keep.content import Content, FileContent
-from arvados_fuse.keep.disk_block import DiskBlock, DiskSink
+from arvados_fuse.keep.disk_block import DiskBlock, DiskSink, by_use
 from arvados_fuse.keep.disk_files import FoundBlock, TemporaryBlock
 from arvados_fuse.keep.disk_keeper import DiskKeeper, Trouble
 from arvados_fuse.keep.pins import Pins
@@ -59,6 +60,7 @@ class DiskStore:
         self.directory = directory
         self.blocks: dict[str, Held] = {}
         self.latest: DiskBlock | None = None
+        self.uses = itertools.count(1)
         self.limit = max(limit, SMALLEST_LIMIT)
         self.scans = 0
         """Complete scans of the directory so far."""
@@ -100,9 +102,7 @@ class DiskStore:
     # Reading
 
     def room(self) -> int:
-        """Three quarters of the limit less pinned blocks: the rest is for what is read. While the disk fails,
-        that of memory.
-        """
+        """Three quarters of what is not pinned: the rest is for what is read. If the disk fails, memory's."""
         room = self._unpinned() * 3 // 4
         return min(room, self.spill.room()) if self._trouble.lately() else room
 
@@ -237,6 +237,7 @@ class DiskStore:
             goal = self.limit if goal is None else goal
             if self.usage() <= goal:
                 return
+            self._note_uses()
             candidates = self._order.coldest()
         busy = 0
         for md5 in candidates:
@@ -257,15 +258,6 @@ class DiskStore:
                 self.counters.add("cache.evicted")
 
     # What blocks and the keeper tell
-
-    def used(self, block: DiskBlock) -> None:
-        """The block is the most recently used."""
-        with self._lock:
-            self.latest = block
-            block.recent = True
-            self._order.touch(block.md5)
-            if block.md5 in self._open:
-                self._open.move_to_end(block.md5)
 
     def used_again(self, block: DiskBlock) -> None:
         """A part of the block was read a second time."""
@@ -322,9 +314,7 @@ class DiskStore:
             self.limit = self._order.limit = max(limit, SMALLEST_LIMIT)
 
     def _rest(self) -> None:
-        """Close files not read since the last pass, so that other processes may evict them; note the use of
-        others.
-        """
+        """Close files not read since the last pass, so that others may evict them; note others' use."""
         with self._lock:
             self.latest = None
             idle = [block for block in self._open.values() if not block.recent]
@@ -347,6 +337,7 @@ class DiskStore:
             return found
         except OSError:  # no descriptors left: half of ours will do for a while
             with self._lock:
+                self._note_uses()
                 files = [self._shut(self._open.popitem(last=False)[1]) for _ in range(len(self._open) // 2)]
             files.clear()
         try:
@@ -367,6 +358,8 @@ class DiskStore:
             self._known[md5] = self.blocks[md5] = block
             self._open[md5] = block
             self._open.move_to_end(md5)
+            if len(self._open) > self._open_files:
+                self._note_uses()
             surplus = [self._open.popitem(last=False)[1] for _ in range(len(self._open) - self._open_files)]
             files = [before, *(self._shut(block) for block in surplus)]
         files.clear()  # here, not under the lock: closing the last reference to a deleted file takes its time
@@ -392,6 +385,12 @@ class DiskStore:
         if self.latest is block:
             self.latest = None
         return self._shut(block)
+
+    def _note_uses(self) -> None:
+        """Caller holds the lock. What was read since the last time is what was used most recently."""
+        for block in by_use(self._open.values()):
+            self._order.touch(block.md5)
+            self._open.move_to_end(block.md5)
 
     @staticmethod
     def _shut(block: DiskBlock) -> FileContent | None:

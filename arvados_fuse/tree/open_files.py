@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from arvados_fuse.collection import File
+from arvados_fuse.collection.content import Content
 from arvados_fuse.errors import NotFoundError, SignatureRefused
 from arvados_fuse.keep import Reader
 from arvados_fuse.tree.writer import Writer
@@ -23,21 +24,26 @@ RENEWALS = 2
 class OpenFile:
     """A file as it was when opened; reads go straight to the blocks, through a reader that reads ahead."""
 
-    __slots__ = ("_file", "_reader", "_version")
+    __slots__ = ("_content", "_file", "_reader", "_version")
 
     def __init__(self, file: File, version: "Version", reader: Reader) -> None:
         self._file = file
+        self._content: Content | None = None
         self._version = version
         self._reader = reader
 
     def read(self, offset: int, size: int) -> bytes | memoryview:
         """See Content. New signatures are fetched when the old ones are refused."""
         reader, renewals = self._reader, 0
+        content = self._content
+        if content is None:
+            content = self._content = self._file.content()
         while True:
             version = self._where()
             version.renew_when_due()
             try:
-                data = self._file.read(offset, size, reader)
+                part = content.in_one_block(offset, size)
+                data = reader.read(*part) if part is not None else content.read(offset, size, reader)
                 break
             except SignatureRefused as refusal:
                 if renewals == RENEWALS:
@@ -48,7 +54,7 @@ class OpenFile:
                 except NotFoundError:  # neither its content nor the collection is there: nobody signs for it
                     raise refusal from None
                 # What was written or moved here has signatures of its own.
-                self._file.content().sign(signatures)
+                content.sign(signatures)
         ahead = reader.after(offset, len(data))
         if ahead is not None:
             reader.announce(ahead, _blocks(self._file, ahead.begin, ahead.size))
@@ -66,7 +72,9 @@ class OpenFile:
 class OpenWriting(OpenFile):
     """A file that may be written. Its writer knows the collection that it lies in, also after a rename."""
 
-    __slots__ = ("_content", "_node", "_writer")
+    __slots__ = ("_node", "_writer")
+
+    _content: Content
 
     def __init__(
         self, node: "CollectionFile", file: File, version: "Version", reader: Reader, writer: Writer

@@ -254,11 +254,13 @@ def test_an_illegal_locator(cache: BlockCache) -> None:
 
 def test_not_started_or_closed_is_an_error_not_a_wait(cluster: Cluster, make_store: MakeStore) -> None:
     locator = cluster.hold(BLOCK)
-    cache = BlockCache(cluster, make_store())
+    store = make_store()
+    cache = BlockCache(cluster, store)
     with pytest.raises(Unreachable):
         cache.read(locator, 0, 1)
     cache.start()
     assert cache.read(locator, 0, 1) == BLOCK[:1]
+    wait_for(lambda: len(store.blocks) == 1, "all of the block is there")
     cache.close()
     with pytest.raises(Unreachable):
         cache.read(locator, 0, 1)
