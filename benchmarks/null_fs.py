@@ -2,7 +2,7 @@
 
 `python -m benchmarks.null_fs MOUNT_DIR --large BYTES --parts N --files N --small BYTES --flat N --workers N`
 
-Run by the measurements in a process of its own, with the mount options and as many threads as arv-mount has:
+Run by the measurements in a process of its own, with llfuse alone and as many threads as arv-mount has:
 a mount with one thread is cheaper, but one program that waits would make all others wait. It shows
 `large`, `part0` ... (zeros), `tree/d00000/f000000` ..., and `flat/f000000` ...; every answer is computed from
 the name or the inode number, and llfuse's global lock is never released, because that costs as well.
@@ -18,8 +18,10 @@ from typing import Any
 
 import llfuse
 
-from arvados_fuse.fuse.session import MAX_READ, WORKERS
+from arvados_fuse.fuse.session import WORKERS
 
+MAX_READ = 131072
+"""Bytes per read request: the most that libfuse 2 agrees on with the kernel."""
 PER_DIRECTORY = 100
 TIMEOUT = 15.0
 """Seconds that the kernel may keep an answer, as arv-mount's default is."""

@@ -19,8 +19,9 @@ logger = logging.getLogger("arvados.arvados_fuse")
 
 WORKERS = 48
 """Threads that answer the kernel. Many, because a request that waits for the network keeps its thread."""
-MAX_READ = 131072
-"""Bytes per read request: the most that libfuse 2 passes on, and what arv-mount has always asked for."""
+MAX_READ = 512 * 1024
+"""Bytes per read request. What is read from end to end takes four times fewer than with the 128 KiB of
+libfuse 2, to which arv-mount 3.2.1 keeps."""
 _GONE = {errno.ENOENT, errno.ENODEV, errno.ENOTCONN, errno.ECONNABORTED}
 """What the kernel says on the connection of a mount that is unmounted or cut off."""
 
@@ -73,7 +74,7 @@ class Session:
         (self._descriptor,) = _fuse_descriptors() - before
         self._mount = own_mount(self._descriptor, self._mount_dir)
         try:
-            handshake.shake(self._descriptor, self._operations)
+            handshake.shake(self._descriptor, self._operations, MAX_READ)
         except OSError as error:
             self.close()
             if error.errno in _GONE:
@@ -81,6 +82,8 @@ class Session:
                     f"{self._mount_dir} was unmounted while it was being mounted; mount it again."
                 ) from error
             raise SetupError(f"mounting at {self._mount_dir} failed: {error}") from error
+        if self._mount is not None:
+            _read_ahead(self._mount)
 
     def channel(self) -> tuple[int, int] | None:
         """A duplicate of the descriptor on which the mount is served, which the caller closes before `close`
@@ -113,6 +116,18 @@ class Session:
                     abort(mount)
             # llfuse would unmount what is at the path, be it ours or not, and leave ours when it was cut off.
             llfuse.close(unmount=False)
+
+
+def _read_ahead(mount: MountPoint) -> None:
+    """Let the kernel read ahead as much as a request may carry.
+
+    That is root's to say, in sysfs. Otherwise it stays at 128 KiB, and 256 for programs which tell that they
+    read from end to end (`cp`, `cat`).
+    """
+    setting = Path(f"/sys/class/bdi/0:{mount.minor}/read_ahead_kb")
+    with contextlib.suppress(OSError, ValueError):
+        if int(setting.read_text()) < MAX_READ >> 10:
+            setting.write_text(f"{MAX_READ >> 10}")
 
 
 def _fuse_descriptors() -> set[int]:

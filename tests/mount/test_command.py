@@ -386,7 +386,7 @@ class TestMounting:
         assert mount_type(site.mnt) == "fuse.arv"
         line = next(line for line in Path("/proc/mounts").read_text().splitlines() if f" {site.mnt} " in line)
         assert "allow_other" in line
-        assert "max_read=131072" in line
+        assert "max_read=524288" in line
         unmount(site)
 
     def test_the_limit_on_open_files_is_raised_for_the_mount_only(self, site: Site) -> None:

@@ -74,6 +74,20 @@ def test_diff(home: Mounted, source: Path) -> None:
     assert run("diff", "-r", source, home.root / "source") == ""
 
 
+def test_requests_are_as_large_as_the_kernel_lets_them_be(home: Mounted, source: Path) -> None:
+    """512 KiB where this user may say how far to read ahead, 128 KiB elsewhere."""
+    minor = os.minor(home.root.stat().st_dev)
+    ahead = Path(f"/sys/class/bdi/0:{minor}/read_ahead_kb")
+    step = int(ahead.read_text()) * 1024
+    assert step >= (512 if os.access(ahead, os.W_OK) else 128) * 1024
+    drop_kernel_caches()
+    before = home.asked()
+    with open(home.root / "source/large", "rb", buffering=0) as opened:
+        pieces = list(iter(lambda: opened.read(MIB), b""))
+    assert b"".join(pieces) == (source / "large").read_bytes()
+    assert (home.asked() - before)["read"] <= 5 * MIB / step + 3
+
+
 def test_cp_and_tar(home: Mounted, source: Path, tmp_path: Path) -> None:
     run("cp", "-r", home.root / "source", tmp_path / "copy")
     assert run("diff", "-r", source, tmp_path / "copy") == ""
