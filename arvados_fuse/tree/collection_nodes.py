@@ -79,7 +79,8 @@ class CollectionFile(FileNode):
         self._file = file
         self._version = version
         self._company: Company | None = None
-        self._seen = file.version()
+        # What never was a working copy has no file that was ever changed.
+        self._seen = file.version() if version.state.times is not None else 0
 
     def attributes(self, timeout: float | None = None) -> Attributes:
         context, state = self.context, self._version.state

@@ -32,8 +32,12 @@ def preferred_number(parent: int, name: str) -> int:
 
     The same after a remount, so that programs which remember numbers (git, backups) see unchanged files.
     """
-    place = parent.to_bytes(8, "little") + name.encode("utf-8", "surrogatepass")
-    return (int.from_bytes(blake2b(place, digest_size=8).digest(), "little") & NUMBER_MASK) or 2
+    try:
+        raw = name.encode()
+    except UnicodeEncodeError:
+        raw = name.encode("utf-8", "surrogatepass")
+    digest = blake2b(parent.to_bytes(8, "little") + raw, digest_size=8).digest()
+    return (int.from_bytes(digest, "little") & NUMBER_MASK) or 2
 
 
 class Inodes:
@@ -45,7 +49,8 @@ class Inodes:
         root.lookups = 1
         self._nodes: dict[int, Node] = {ROOT: root}
         self._showing: dict[str, set[Node]] = {}
-        self._note_shown(root)
+        if root.shows:
+            self._note_shown(root)
 
     def __len__(self) -> int:
         return len(self._nodes)
@@ -83,10 +88,14 @@ class Inodes:
             node = parent.make(name, content)
             node.parent = parent
             node.name = name
-            node.ino = self._free_number(parent.ino, name)
+            number = preferred_number(parent.ino, name)
+            while number in self._nodes or number <= ROOT:
+                number = (number + 1) & NUMBER_MASK
+            node.ino = number
             node.lookups = 1
-            self._nodes[node.ino] = node
-            self._note_shown(node)
+            self._nodes[number] = node
+            if node.shows:
+                self._note_shown(node)
             parent.children[name] = node
             return node
 
@@ -212,14 +221,7 @@ class Inodes:
                     )
 
     def _note_shown(self, node: Node) -> None:
-        if node.shows:
-            self._showing.setdefault(node.shows, set()).add(node)
-
-    def _free_number(self, parent: int, name: str) -> int:
-        number = preferred_number(parent, name)
-        while number in self._nodes or number <= ROOT:
-            number = (number + 1) & NUMBER_MASK
-        return number
+        self._showing.setdefault(node.shows, set()).add(node)
 
     def _detach(self, node: Node) -> None:
         """Take its name from a node; caller holds the lock."""
