@@ -70,6 +70,14 @@ def _aim(summary: Summary) -> str:
     return ", ".join(aims)
 
 
+def _over(summary: Summary) -> str:
+    """`1.2, ≤ 1.3 met`: how many times the null file system takes, and whether it was to be so near."""
+    over, near = summary.over, summary.row.near
+    if over is None:
+        return ""
+    return f"{over:.3g}" + ("" if near is None else f", ≤ {near:g} {'met' if over <= near else 'missed'}")
+
+
 def table(section: Section) -> Table:
     """One workload. Medians of the rounds; ratios are medians of the rounds' ratios."""
     result = Table(title=section.title, title_justify="left", title_style="bold")
@@ -77,7 +85,6 @@ def table(section: Section) -> Table:
     for column in ("unit", "ours", "stock", "better by", "aim", "null", "ours/null"):
         result.add_column(column, justify="right", min_width=len(column))
     for summary in section.summaries:
-        over = "" if summary.over is None else f"{summary.over:.3g}"
         result.add_row(
             summary.row.title,
             summary.row.unit,
@@ -86,7 +93,7 @@ def table(section: Section) -> Table:
             _ahead(summary),
             _aim(summary),
             _figure(summary, "null"),
-            over,
+            _over(summary),
         )
     return result
 

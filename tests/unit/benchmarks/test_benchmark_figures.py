@@ -152,6 +152,17 @@ def test_a_table_says_which_aims_were_met(tmp_path: Path, ours: float, bound: bo
     assert aims in (tmp_path / "mounts.txt").read_text()
 
 
+@pytest.mark.parametrize(("ours", "said"), [(13.0, "1.3, ≤ 1.3 met"), (14.0, "1.4, ≤ 1.3 missed")])
+def test_a_table_says_whether_ours_is_near_the_null_file_system(
+    tmp_path: Path, ours: float, said: str
+) -> None:
+    row = Row("stat", "stat", "s", ceiling=True, near=1.3)
+    summary = summarise(row, [{"ours": {"stat": Value(ours)}, "null": {"stat": Value(10.0)}}])
+    about = {**report.facts("python -m benchmarks", 1), "load_after": 0.0, "minutes": 1}
+    report.write([report.Section("files", "Files", [summary], {}, 1.0)], about, [], tmp_path, "mounts")
+    assert said in (tmp_path / "mounts.txt").read_text()
+
+
 def test_results_have_what_a_turn_cost(tmp_path: Path) -> None:
     write(tmp_path, bound=False)
     assert "ours | stock" in (tmp_path / "mounts.txt").read_text()
