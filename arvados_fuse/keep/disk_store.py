@@ -314,8 +314,9 @@ class DiskStore:
             self.limit = self._order.limit = max(limit, SMALLEST_LIMIT)
 
     def _rest(self) -> None:
-        """Close files not read since the last pass, so that others may evict them; note others' use."""
+        """Close files not read since the last pass, for others to evict; note the use of the rest."""
         with self._lock:
+            self._note_uses()
             self.latest = None
             idle = [block for block in self._open.values() if not block.recent]
             files = [self._shut(block) for block in idle]

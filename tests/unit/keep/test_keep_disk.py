@@ -318,6 +318,28 @@ def _open_blocks(directory: Path) -> int:
     return count
 
 
+@pytest.mark.parametrize("passes", [0, 1, 2, 3])
+def test_the_block_read_last_stays_also_when_it_was_closed_since(
+    cluster: Cluster, make_cache: MakeCache, directory: Path, passes: int
+) -> None:
+    locators = [cluster.hold(bytes([number]) * 100) for number in range(4)]
+    store = DiskStore(directory)
+    cache = make_cache(store)
+    for number in (0, 1, 2, 3, 2, 0):
+        cache.read(locators[number], 0, 100)
+    wait_until(lambda: len(store.blocks) == 4, "all are there")
+    for number in (2, 0):
+        cache.read(locators[number], 0, 100)
+    for _ in range(passes):
+        store.look_after()
+    left = [0, 1, 2, 3]
+    for number in (1, 3, 2, 0):
+        store.evict(goal=store.usage() - 50)
+        left.remove(number)
+        assert [each for each in range(4) if path_of(directory, locators[each]).exists()] == left
+    store.check()
+
+
 def test_a_reader_keeps_its_block_while_it_is_evicted(
     cluster: Cluster, make_cache: MakeCache, directory: Path
 ) -> None:
