@@ -2,8 +2,8 @@
 
 `python -m benchmarks.null_fs MOUNT_DIR --large BYTES --parts N --files N --small BYTES --flat N --workers N`
 
-Run by the measurements in a process of its own, with llfuse alone and as many threads as arv-mount has:
-a mount with one thread is cheaper, but one program that waits would make all others wait. It shows
+Run by the measurements in a process of its own, in a session like that of arv-mount, with as many
+threads: a mount with one is cheaper, but one program that waits would make all others wait. It shows
 `large`, `part0` ... (zeros), `tree/d00000/f000000` ..., and `flat/f000000` ...; every answer is computed from
 the name or the inode number, and llfuse's global lock is never released, because that costs as well.
 """
@@ -18,10 +18,8 @@ from typing import Any
 
 import llfuse
 
-from arvados_fuse.fuse.session import WORKERS
+from arvados_fuse.fuse.session import MAX_READ, WORKERS, Session
 
-MAX_READ = 131072
-"""Bytes per read request: the most that libfuse 2 agrees on with the kernel."""
 PER_DIRECTORY = 100
 TIMEOUT = 15.0
 """Seconds that the kernel may keep an answer, as arv-mount's default is."""
@@ -114,12 +112,12 @@ def main(arguments: Sequence[str]) -> int:
         parser.add_argument(option, type=int, default=0)
     parser.add_argument("--workers", type=int, default=WORKERS)
     options = parser.parse_args(arguments)
-    flags = {"big_writes", "default_permissions", f"max_read={MAX_READ}", "fsname=null", "ro"}
-    llfuse.init(NullFileSystem(options), str(options.mount_dir), flags)
+    session = Session(NullFileSystem(options), options.mount_dir, fsname="null")
+    session.open()
     try:
-        llfuse.main(workers=options.workers)
+        session.run(options.workers)
     finally:
-        llfuse.close()
+        session.close()
     return 0
 
 

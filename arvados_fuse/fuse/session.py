@@ -91,12 +91,12 @@ class Session:
         mount = as_it_is_now(self._mount) if self._open and self._mount is not None else None
         return None if mount is None else (os.dup(self._descriptor), mount.minor)
 
-    def run(self) -> int | None:
+    def run(self, workers: int = WORKERS) -> int | None:
         """Answer the kernel until the mount is taken away (None) or a signal ends the loop (its number).
 
         Signals: see `Ending.run`.
         """
-        ended: int | None = llfuse.main(workers=WORKERS)
+        ended: int | None = llfuse.main(workers=workers)
         return ended
 
     def close(self, *, cut: bool = False) -> None:
