@@ -65,7 +65,9 @@ class KeepService:
                 read_only=bool(record.get("read_only")),
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise BadAnswer(f"a Keep service's record is not complete: {error!r}") from error
+            name = f"the Keep service {record.get('uuid') or 'without uuid'}"
+            text = f"the API server's record of {name} can't be used: {error!r}"
+            raise BadAnswer(text, subject=name) from error
 
     @classmethod
     def from_url(cls, url: str, number: int) -> "KeepService":

@@ -60,10 +60,12 @@ def test_from_record() -> None:
     service = KeepService.from_record(record)
     assert service == KeepService(record["uuid"], "::1", 25107, True, "proxy", True)
     assert service.address == "[::1]:25107"
-    with pytest.raises(BadAnswer):
+    with pytest.raises(BadAnswer) as caught:
         KeepService.from_record({**record, "service_port": "x"})
-    with pytest.raises(BadAnswer):
+    assert str(record["uuid"]) in caught.value.subject
+    with pytest.raises(BadAnswer, match="without uuid") as caught:
         KeepService.from_record({})
+    assert caught.value.subject
 
 
 def test_from_url() -> None:
