@@ -17,7 +17,7 @@ from arvados_fuse.keep.locator import Locator
 from arvados_fuse.keep.pins import SHARE, Pin, Pins, size_of
 from arvados_fuse.keep.reader import Company, Reader
 from arvados_fuse.keep.services import KeepService, ServiceDirectory, ServiceTable
-from arvados_fuse.keep.store import Store
+from arvados_fuse.keep.store import Held, Store
 from arvados_fuse.keep.transfer import BlockReplaced, Timeouts, Transfers
 from arvados_fuse.keep.upload import Uploader
 from arvados_fuse.reporting.counters import Counters
@@ -148,7 +148,7 @@ class BlockCache:
         parsed, flight, lost = Locator.parse(locator), None, 0
         while not stopping.is_set():
             if flight is None:
-                if parsed.size == 0 or self._store.reopen(parsed.md5, parsed.size) is not None:
+                if parsed.size == 0 or self._here(parsed) is not None:
                     self._store.adopt(parsed.md5, parsed.size)
                     return True
                 if lost == LOST_TRIES:
@@ -216,7 +216,7 @@ class BlockCache:
             return False
         try:
             parsed = Locator.parse(locator)
-            if parsed.size == 0 or self._store.reopen(parsed.md5, parsed.size) is not None:
+            if parsed.size == 0 or self._here(parsed) is not None:
                 return False
             self._dispatcher.join(parsed, locator, demanded=False)
         except ArvadosFuseError:
@@ -279,8 +279,14 @@ class BlockCache:
         )
 
     def _reread(self, locator: Locator, offset: int, size: int) -> bytes | memoryview | None:
-        held = None if self._closed else self._store.reopen(locator.md5, locator.size)
+        held = self._here(locator)
         return None if held is None else held.read(offset, size)
+
+    def _here(self, locator: Locator) -> Held | None:
+        """The block, if the store has it and nobody is still to be told of other bytes of it."""
+        if self._closed or self._dispatcher.has_debts(locator.md5):
+            return None
+        return self._store.reopen(locator.md5, locator.size)
 
     def _await(self, flight: Flight, end: int) -> None:
         if flight.released >= end:

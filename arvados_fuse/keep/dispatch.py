@@ -152,6 +152,10 @@ class Dispatcher:
             self._call_thread()
         return flight
 
+    def has_debts(self, md5: str) -> bool:
+        """Whether somebody got bytes of this block that are still to be compared."""
+        return md5 in self._debts
+
     def hurry(self) -> None:
         """Somebody waits for a flight that has not started: see again who can make way for it."""
         with self._lock:

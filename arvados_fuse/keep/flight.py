@@ -177,6 +177,11 @@ class Flight:
         """It makes way just now."""
         return self._paused
 
+    @property
+    def has_debts(self) -> bool:
+        """Bytes that earlier flights handed out are still to be compared."""
+        return bool(self._debts)
+
     # Carrying
 
     def pause(self, seconds: float) -> None:
@@ -214,21 +219,27 @@ class Flight:
                 if self.waiters:
                     self._moved.notify_all()
 
-    def land(self, content: Content) -> list[Watcher]:
-        """The block is here and checked; returns the readers that were spoiled by an earlier attempt's
-        bytes.
+    def settle(self, content: Content, *, ended: bool = False) -> list[Watcher]:
+        """The block is here and checked: tells the readers that got other bytes by an earlier attempt, and
+        returns them. To be called before they could get the rest of the block in any way. ended: that was the
+        last time.
         """
         with self._moved:
             shown, handed = self._shown, dict(self._handed)
             debts, self._debts = self._debts, []
             self._shown = content
-            self.ended = True
+            self.ended = self.ended or ended
         spoiled = [debt.watcher for debt in debts if _digest(content, debt.begin, debt.end) != debt.digest]
-        if shown is not None and not self._agrees:
+        if shown is not None and shown is not content and not self._agrees:
             for watcher, pieces in handed.items():
                 if any(shown.read(b, e - b) != content.read(b, e - b) for b, e in pieces):
                     spoiled.append(watcher)
         self._tell(spoiled, "bytes read before its hash check were wrong; read the file again")
+        return spoiled
+
+    def land(self, content: Content) -> list[Watcher]:
+        """The block is here and checked, and who waits for its end goes on. Returns what `settle` does."""
+        spoiled = self.settle(content, ended=True)
         with self._moved:  # only now: a reader waiting for the end must find itself spoiled
             self._handed.clear()
             self.released = self.locator.size

@@ -12,13 +12,14 @@ import logging
 import queue
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from arvados_fuse.errors import ArvadosFuseError
 from arvados_fuse.keep.connections import ConnectionPool, Exchange
 from arvados_fuse.keep.content import Content
-from arvados_fuse.keep.flight import Abandoned, Flight
+from arvados_fuse.keep.flight import Abandoned, Flight, Watcher
 from arvados_fuse.keep.outcomes import Outcomes
 from arvados_fuse.keep.services import KeepService, ServiceTable, reading_order
 from arvados_fuse.keep.store import Store
@@ -121,16 +122,20 @@ class Transfers:
     def _from_store(self, flight: Flight) -> bool:
         """A file that somebody left in the cache is hashed before any byte of it is used."""
         md5, size = flight.locator.md5, flight.locator.size
-        ready = self._store.reopen(md5, size)  # it may have come while this flight was being made
+        # It may have come while this flight was being made. But what is reopened is there for all, also for
+        # readers who have to be told first.
+        ready = None if flight.has_debts else self._store.reopen(md5, size)
         if ready is not None and ready.content is not None:
-            self._land(flight, ready.content)
+            self._spoil(flight, flight.land(ready.content))
             return True
         found = self._store.unchecked(md5, size)
         if found is None:
             return False
-        if self._has_hash(flight, found) and self._store.accept(md5, found):
-            self._land(flight, found)
-            return True
+        if self._has_hash(flight, found):
+            self._spoil(flight, flight.settle(found))
+            if self._store.accept(md5, found):
+                self._spoil(flight, flight.land(found))
+                return True
         self._store.reject(md5, found)
         if self._news is not None:  # it may have been right once, and read from until just now
             self._news.put(BlockReplaced(md5))
@@ -213,7 +218,7 @@ class Transfers:
             logger.warning("block %s from %s: %s", flight.locator.stripped, service.address, error)
             outcomes.wrong(service, str(error))
             return False
-        self._land(flight, content)
+        self._spoil(flight, flight.land(content))
         return True
 
     def _receive(self, task: "_Task", answer: Exchange, progress: float) -> Content:
@@ -245,14 +250,14 @@ class Transfers:
                 pace.check(at, task.way.make_way(flight, at))
             if md5.hexdigest() != flight.locator.md5:
                 raise WrongBytes(f"its md5 is {md5.hexdigest()}")
+            self._spoil(flight, flight.settle(sink.content))  # before anybody finds the rest in the store
             sink.commit(flight.high)
         except BaseException:
             sink.discard()
             raise
         return sink.content
 
-    def _land(self, flight: Flight, content: Content) -> None:
-        readers = flight.land(content)
+    def _spoil(self, flight: Flight, readers: Sequence[Watcher]) -> None:
         if readers:
             self.spoiled(flight, len(readers))
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from arvados_fuse.errors import (
 )
 from arvados_fuse.keep import BlockCache, BlockReplaced, DiskStore, KeepService, RamStore
 from arvados_fuse.keep.services import rendezvous
+from arvados_fuse.keep.transfer import Timeouts
 
 MIB = 1024 * 1024
 BLOCK = random.Random(4).randbytes(2 * MIB + 17)
@@ -440,6 +442,73 @@ def test_news_of_bytes_that_the_kernel_may_hold(
     else:
         assert other.read(locator, 20, 10) == BLOCK[20:30]
         assert cache.reader().read(locator, 0, len(BLOCK)) == BLOCK
+    bad.stop()
+
+
+def test_who_got_bad_bytes_is_told_before_the_rest_is_in_the_cache(
+    cluster: Cluster, make_cache: MakeCache, make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = SlowService(bytes([BLOCK[0] ^ 1]) + BLOCK[1:], len(BLOCK) // 2).start()
+    cluster.extra.append(bad.service)
+    locator = f"{on_all(cluster, BLOCK)[:32]}+{len(BLOCK)}+K@{bad.service.uuid}{SIGNATURE}"
+    store = make_store()
+    cache = make_cache(store)
+    reader = cache.reader()
+    heard: list[object] = []
+    begin = store.begin
+
+    def begin_watched(md5: str, size: int) -> Any:
+        sink = begin(md5, size)
+        commit = sink.commit
+
+        def commit_and_read_on(high: int) -> None:
+            commit(high)
+            try:
+                heard.append(reader.read(locator, len(BLOCK) - 10, 10))
+            except BlockCorrupt as error:
+                heard.append(error)
+
+        sink.commit = commit_and_read_on
+        return sink
+
+    monkeypatch.setattr(store, "begin", begin_watched)
+    assert reader.read(locator, 0, 10) != BLOCK[:10]
+    bad.go_on.set()
+    wait_until(lambda: heard, "the block is not there")
+    assert isinstance(heard[0], BlockCorrupt)
+    assert cache.reader().read(locator, 0, len(BLOCK)) == BLOCK
+    bad.stop()
+
+
+def test_who_got_bad_bytes_is_told_when_another_process_has_fetched_the_block(
+    cluster: Cluster, make_cache: MakeCache, tmp_path: Path
+) -> None:
+    bad = SlowService(bytes([BLOCK[0] ^ 1]) + BLOCK[1:], len(BLOCK) // 2).start()
+    cluster.extra.append(bad.service)
+    locator = f"{on_all(cluster, BLOCK)[:32]}+{len(BLOCK)}+K@{bad.service.uuid}{SIGNATURE}"
+    for peer in cluster:
+        peer.status = 503
+    quick = Timeouts(connect=1.0, progress=0.5, overall=1.0)
+    reader = make_cache(DiskStore(tmp_path / "keep"), retries=0, timeouts=quick).reader()
+    assert reader.read(locator, 0, 10) != BLOCK[:10]
+    with pytest.raises(Unreachable):
+        reader.read(locator, len(BLOCK) - 10, 10)
+    cluster.extra.clear()
+    for peer in cluster:
+        peer.status = 0
+    elsewhere = make_cache(DiskStore(tmp_path / "keep"))
+    assert elsewhere.read(locator, 0, len(BLOCK)) == BLOCK
+    elsewhere.close()
+
+    def hears() -> bool:
+        try:
+            reader.read(locator, len(BLOCK) - 10, 10)
+        except Unreachable:  # it is not asked for again at once
+            return False
+        return True
+
+    with pytest.raises(BlockCorrupt):
+        wait_until(hears, "nothing is heard")
     bad.stop()
 
 

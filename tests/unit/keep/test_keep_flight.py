@@ -104,6 +104,23 @@ def test_a_second_attempt_that_disagrees_releases_nothing_before_its_check(fligh
     assert flight.read(reader, 0, SIZE) == GOOD
 
 
+def test_readers_are_told_before_the_landing_and_once(flight: Flight) -> None:
+    reader, late = Watcher(), Watcher()
+    earlier = Flight(flight.locator, "", demanded=True)
+    Attempt(earlier, flipped(7)).until(80000)
+    earlier.read(late, 0, 10)
+    Attempt(flight, flipped(5000)).until(80000)
+    flight.read(reader, 0, 70000)
+    content = Attempt(flight, GOOD).until(SIZE).content
+    assert flight.settle(content) == [reader]
+    assert flight.released == 80000
+    assert flight.inherit(earlier.abandon())
+    assert flight.has_debts
+    assert flight.land(content) == [late]
+    assert (len(reader.errors), len(late.errors)) == (1, 1)
+    assert flight.released == SIZE
+
+
 def test_a_wrong_second_attempt_does_no_harm(flight: Flight) -> None:
     watcher = Watcher()
     Attempt(flight, GOOD).until(80000)
