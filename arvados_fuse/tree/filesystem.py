@@ -95,7 +95,8 @@ class FileSystem:
         """Attributes of an inode that the kernel knows."""
         node = self.inodes.get(ino)
         attributes, looks = node.attributes(), self.context.looks
-        timeout = attributes.timeout if node.lasting else self.context.brief(attributes.timeout)
+        lasts = node.lasting and ino != ROOT  # of which the kernel is not told, see `Follower`
+        timeout = attributes.timeout if lasts else self.context.brief(attributes.timeout)
         if looks.on and looks.at(node):
             timeout = min(timeout, MOMENT)
         return attributes if timeout == attributes.timeout else attributes._replace(timeout=timeout)

@@ -18,7 +18,7 @@ from typing import NamedTuple, cast
 from arvados_fuse.api import Change, Lost, News, Status
 from arvados_fuse.tree.attributes import Invalidation
 from arvados_fuse.tree.context import Context
-from arvados_fuse.tree.inodes import Inodes
+from arvados_fuse.tree.inodes import ROOT, Inodes
 from arvados_fuse.tree.nodes import DirectoryNode
 from arvados_fuse.tree.projects import project_key
 from arvados_fuse.tree.rights import RightsChanged
@@ -249,6 +249,7 @@ class Follower:
             raw = self._context.names.encode(node.name)
             if parent is not None and raw is not None:
                 self._invalidations.put(Invalidation(parent.ino, raw))
-            if isinstance(node, DirectoryNode):
-                # For those who have it open or work in it, and never use the name.
+            # For those who have it open or work in it, and never use the name. Not for the root: the kernel
+            # leaves aside an answer that this crosses with, and with the first one all permissions.
+            if isinstance(node, DirectoryNode) and node.ino != ROOT:
                 self._invalidations.put(Invalidation(node.ino, attributes_only=True))

@@ -367,6 +367,18 @@ def test_everything_is_told_when_events_were_lost(expiring: Followed) -> None:
     assert {*expiring.files.values(), *expiring.own_name()} < set(expiring.take_told())
 
 
+def test_the_root_is_asked_for_and_never_told(expiring: Followed) -> None:
+    """The kernel would leave an answer aside that crosses with it: at first, with the permissions in it."""
+    expiring.tree.fs.context.note_ours(expiring.project)
+    expiring.follower.take(Status("connected", 0.0))
+    assert expiring.tree.fs.getattr(ROOT).timeout == BRIEF
+    expiring.follower.take(Lost(time.monotonic(), "test"))
+    expiring.take(object_uuid=expiring.project, object_owner_uuid=expiring.project, properties={})
+    told = expiring.take_told()
+    assert (ROOT, b"c") in told
+    assert (ROOT, b"") not in told
+
+
 def test_subprojects_and_what_was_kept_apart_are_told(mine: Maker, tmp_path: Path) -> None:
     project = mine.project("for a test")
     below = mine.project("same/name", owner_uuid=project)
